@@ -1,0 +1,192 @@
+"""Everything a run can be told, as frozen records, and the named presets. Defaults live here and nowhere else."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
+from fusion_jax.errors import UserError, check_field, unknown_name
+from fusion_jax.fusion import check_strategy
+from fusion_jax.network import Conv, Dense, Stream
+from fusion_jax.skeletons import skeleton
+
+
+@dataclasses.dataclass(frozen=True)
+class InputConfig:
+    """What the network sees and predicts."""
+
+    image_size: int = 112
+    """Side of the square input, px."""
+    skeleton: str = "human36m17"
+    """Layout of the predicted pose."""
+    heatmap_skeleton: str = "mpii16"
+    """Layout of the heatmap channels; made from the dataset's joints by name."""
+    heatmap_size: int = 64
+    """Side of the heatmaps, px; they are resized to image_size."""
+    heatmap_sigma_px: float = 1.0
+    """Standard deviation of a heatmap's Gaussian, heatmap px."""
+
+    def __post_init__(self):
+        skeleton(self.skeleton), skeleton(self.heatmap_skeleton)
+        check_field(self.image_size > 0, "inputs.image_size", self.image_size, "a positive number of px")
+        check_field(self.heatmap_size > 0, "inputs.heatmap_size", self.heatmap_size, "a positive number of px")
+        check_field(self.heatmap_sigma_px > 0, "inputs.heatmap_sigma_px", self.heatmap_sigma_px, "> 0 px")
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The streams and how they fuse."""
+
+    streams: tuple[Stream, ...]
+    strategy: str = "learned"
+    beta: float | None = None
+    """Fusion layer in [0, L]: of `fixed`, or where `learned` starts (none: the middle layer)."""
+    alpha_init: float = 0.1
+    """Sharpness at the start, > 0."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, loss and metrics are always float32."""
+    standardise_targets: bool = True
+    """Scale the output by the training poses' mean and deviation, kept in the checkpoint."""
+
+    def __post_init__(self):
+        check_strategy(self.strategy)
+        check_field(self.alpha_init > 0, "network.alpha_init", self.alpha_init, "> 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+    """Adam with a learning rate of its own for the fusion parameters."""
+
+    learning_rate: float = 1e-3
+    fusion_learning_rate: float = 1e-2
+    """Of alpha, beta and free mix logits; Adam moves them by about this much a step."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """After the warm-up: constant as in the paper, or a cosine down to 1% (both groups)."""
+    warmup_steps: int = 100
+    clip_norm: float = 0.0
+    """Largest gradient norm, each group on its own, in units of the loss (mm^2); 0 for no clipping."""
+    alpha_penalty_weight: float = 5000.0
+    """lambda of eq. 4, mm^2."""
+
+    def __post_init__(self):
+        for name in ("learning_rate", "fusion_learning_rate"):
+            check_field(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
+        for name in ("warmup_steps", "clip_norm", "alpha_penalty_weight"):
+            check_field(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), ">= 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """All that determines a run's result; saved beside its checkpoints and compared on resume."""
+
+    preset: str
+    network: NetworkConfig
+    inputs: InputConfig = InputConfig()
+    optim: OptimConfig = OptimConfig()
+    augment: AugmentConfig = AugmentConfig()
+    dataset: str = "synthetic_humans"
+    steps: int = 1000
+    batch_size: int = 32
+    """Over all hosts."""
+    seed: int = 0
+
+    def __post_init__(self):
+        check_field(self.steps >= 1, "steps", self.steps, ">= 1")
+        check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
+        check_field(self.seed >= 0, "seed", self.seed, ">= 0")
+
+
+def two_streams(image: tuple, heatmap: tuple | None = None) -> tuple[Stream, ...]:
+    """The paper's pair of streams, `image` and `heatmap`, with the same layers unless told otherwise."""
+    return (Stream("image", image), Stream("heatmap", image if heatmap is None else heatmap))
+
+
+def tiny() -> Config:
+    """Learns where to fuse on two CPU cores within minutes, on `synthetic_humans` at 64 px.
+
+    fusion-jax train --preset tiny --dataset synthetic_humans --data-dir DATA --workdir RUN
+    """
+    layers = (Conv(24, 5, stride=2, pool=1), Conv(32, 3), Conv(48, 3), Dense(256), Dense(256))
+    return Config(
+        preset="tiny",
+        network=NetworkConfig(two_streams(layers)),
+        inputs=InputConfig(image_size=64, heatmap_size=64, heatmap_sigma_px=1.5),
+        optim=OptimConfig(learning_rate=1e-3, fusion_learning_rate=1e-2),
+        steps=1500,
+        batch_size=32,
+    )
+
+
+_PAPER_CONVS = (Conv(36, 9), Conv(72, 5), Conv(72, 5))
+
+
+def paper() -> Config:
+    """The paper's network as its authors released it (type 1, L = 7), with the release's training settings.
+
+    fusion-jax train --preset paper --dataset human36m --data-dir DATA --workdir RUN
+
+    About 120 M parameters and 6.2 GFLOP forward a picture: meant for a GPU or TPU.
+    """
+    layers = (*_PAPER_CONVS, Dense(2048, 0.5), Dense(2048, 0.5), Dense(512), Dense(512))
+    return Config(
+        preset="paper",
+        network=NetworkConfig(two_streams(layers), standardise_targets=False),
+        optim=OptimConfig(fusion_learning_rate=1e-3, schedule="constant", warmup_steps=0),
+        augment=AUGMENTATIONS["paper"],
+        steps=500_000,
+        batch_size=128,
+    )
+
+
+def paper_wide() -> Config:
+    """The release's type 2, L = 8: as `paper` with five dense layers, the third 4096 wide.
+
+    fusion-jax train --preset paper-wide --dataset human36m --data-dir DATA --workdir RUN
+    """
+    dense = (Dense(512, 0.5), Dense(2048, 0.5), Dense(4096, 0.5), Dense(512), Dense(512))
+    base = paper()
+    network = dataclasses.replace(base.network, streams=two_streams((*_PAPER_CONVS, *dense)))
+    return dataclasses.replace(base, preset="paper-wide", network=network)
+
+
+PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "paper": paper, "paper-wide": paper_wide}
+
+
+def preset(name: str) -> Config:
+    """The preset called `name`. Raises UserError, listing the known ones."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, PRESETS)
+    return PRESETS[name]()
+
+
+def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config:
+    """A preset with some fields changed; None leaves the preset's value.
+
+    Args:
+      name: of the preset.
+      augment: name of an augmentation setting.
+      **fields: of Config, NetworkConfig or OptimConfig, by their own names (no name is in two of them).
+
+    Raises:
+      UserError: an unknown preset or augmentation, or a value out of range.
+    """
+    config = preset(name)
+    given = {key: value for key, value in fields.items() if value is not None}
+    if config_is_live := str(given.get("dataset", config.dataset)).endswith("/live"):
+        if augment not in (None, "none"):
+            raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")
+    if augment is not None or config_is_live:
+        given["augment"] = _augmentation(augment or "none")
+    for part in ("network", "optim"):
+        record = getattr(config, part)
+        names = {field.name for field in dataclasses.fields(record)} & given.keys()
+        given[part] = dataclasses.replace(record, **{key: given.pop(key) for key in names})
+    return dataclasses.replace(config, **given)
+
+
+def _augmentation(name: str) -> AugmentConfig:
+    if name not in AUGMENTATIONS:
+        raise unknown_name("augmentation", name, AUGMENTATIONS)
+    return AUGMENTATIONS[name]

@@ -1,0 +1,214 @@
+"""The fusion network over named streams, as a linen module described by data. No loss, no heatmaps, no devices."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from fusion_jax import fusion
+from fusion_jax.conv import conv2d
+from fusion_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A convolution, then max pooling, then ReLU (method order of the authors' release)."""
+
+    features: int
+    kernel: int
+    stride: int = 1
+    pool: int = 2
+    """Max-pool window and stride, remainder dropped; 1 for none."""
+    padding: str = "VALID"
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense:
+    """A dense layer on flattened features, then ReLU, then dropout."""
+
+    features: int
+    dropout: float = 0.0
+    """Probability of dropping a feature while training."""
+
+
+Layer = Conv | Dense
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A named data stream: the key of its input and its layers 1 .. L."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+
+def fusion_layers(streams: tuple[Stream, ...]) -> tuple[Layer, ...]:
+    """The fusion stream's layers 1 .. L: the streams' own, as wide as all of them together.
+
+    Raises:
+      UserError: naming the layer and the streams, where two streams differ in anything but width.
+    """
+    depths = {stream.name: len(stream.layers) for stream in streams}
+    if not streams or len(set(depths.values())) != 1 or len(depths) != len(streams):
+        raise UserError(f"streams need distinct names and one common number of layers >= 1, got {depths}")
+    merged = []
+    for l, layers in enumerate(zip(*(stream.layers for stream in streams), strict=True), start=1):
+        kinds = {dataclasses.replace(layer, features=0) for layer in layers}
+        if len(kinds) != 1:
+            described = ", ".join(f"{s.name}: {layer}" for s, layer in zip(streams, layers, strict=True))
+            raise UserError(f"layer {l} may differ between streams only in its features, got {described}")
+        merged.append(dataclasses.replace(layers[0], features=sum(layer.features for layer in layers)))
+    return tuple(merged)
+
+
+class Block(nn.Module):
+    """One layer record as a module: (B, H, W, C) -> (B, h, w, D), or anything -> (B, D) for Dense."""
+
+    layer: Layer
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B *F"], *, train: bool = False) -> Float[Array, "B *G"]:
+        layer = self.layer
+        if isinstance(layer, Conv):
+            shape = (layer.kernel, layer.kernel, x.shape[-1], layer.features)
+            kernel = self.param("kernel", _HE_NORMAL, shape)
+            bias = self.param("bias", nn.initializers.zeros, (layer.features,))
+            x = conv2d(x, kernel.astype(self.dtype), stride=layer.stride, padding=layer.padding)
+            x = x + bias.astype(self.dtype)
+            if layer.pool > 1:
+                x = max_pool(x, layer.pool)
+            return nn.relu(x)
+        # The release draws dense layers with dropout from a narrow normal, the others from He's uniform.
+        init = nn.initializers.normal(0.01) if layer.dropout else _HE_UNIFORM
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(layer.features, dtype=self.dtype, kernel_init=init, name="dense")(x))
+        return nn.Dropout(layer.dropout, deterministic=not train)(x)
+
+
+_HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+_HE_UNIFORM = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
+
+
+def max_pool(x: Float[Array, "B H W C"], window: int) -> Float[Array, "B h w C"]:
+    """Largest value of each window x window tile; a remainder at the right and bottom is dropped.
+
+    By reshaping: the gradient of XLA's windowed reduction is many times slower on a CPU. A tie shares its gradient.
+    """
+    b, h, w, c = x.shape
+    x = x[:, : h - h % window, : w - w % window]
+    return x.reshape(b, h // window, window, w // window, window, c).max((2, 4))
+
+
+class FusionNet(nn.Module):
+    """Root-relative pose from named inputs, fused at layers that training finds or a strategy fixes.
+
+    Layers that a fixed strategy never reads are not built: early and late fusion and single streams cost what they
+    should and hold no idle parameters. Parameters are `<stream>_<l>`, `fusion_<l>` (l = L + 1 is the output) and,
+    by strategy, scalars `alpha` and `beta` or the vector `mix_logits`. The collection `constants` holds the
+    target's mean and standard deviation, (J, 3) mm, by which the last layer's output is scaled.
+
+    Attributes:
+      streams: the data streams; inputs are looked up by their names.
+      num_joints: J.
+      strategy: one of fusion.STRATEGIES; `image` and `heatmap` use that stream alone.
+      beta: for `fixed` the fusion layer, for `learned` its start (None: the middle of 1 .. L).
+      alpha_init: start of the sharpness.
+      dtype: of the computation; parameters, mix weights and the output stay float32.
+    """
+
+    streams: tuple[Stream, ...]
+    num_joints: int = 17
+    strategy: str = "learned"
+    beta: float | None = None
+    alpha_init: float = 0.1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, inputs: Mapping[str, Float[Array, "B *F"]], *, train: bool = False) -> Float[Array, "B J 3"]:
+        """Pose in mm. Each input is (B, H, W, C) with the same H and W, or (B, D) for streams of Dense layers."""
+        streams = active_streams(self.streams, self.strategy)
+        layers = fusion_layers(streams)
+        weights, live = self._weights(len(layers))
+        data = [_check_input(inputs, stream.name).astype(self.dtype) for stream in streams]
+        fused: jax.Array | None = None  # Z_l
+        mixed: jax.Array = _concat(data)  # M_0
+        for l in range(1, len(layers) + 1):
+            if l <= live.last_data:
+                data = [
+                    Block(stream.layers[l - 1], self.dtype, name=f"{stream.name}_{l}")(x, train=train)
+                    for stream, x in zip(streams, data, strict=True)
+                ]
+            if l >= live.first_fusion:
+                fused = Block(layers[l - 1], self.dtype, name=f"fusion_{l}")(mixed, train=train)
+            if l >= live.first_fusion - 1:  # before that nothing reads M_l
+                mixed = self._mixed(l, weights, live, data, fused)
+                self.sow("intermediates", f"mixed_{l}", mixed)
+        return self._output(mixed)
+
+    def _weights(self, num_layers: int) -> tuple[jax.Array | np.ndarray, fusion.LiveLayers]:
+        fusion.check_strategy(self.strategy)
+        if self.strategy == "learned":
+            start = (num_layers + 1) / 2 if self.beta is None else self.beta
+            alpha = self.param("alpha", nn.initializers.constant(self.alpha_init), ())
+            beta = self.param("beta", nn.initializers.constant(start), ())
+            weights = fusion.fusion_weights(alpha, beta, num_layers)
+        elif self.strategy == "free":
+            weights = fusion.free_weights(self.param("mix_logits", nn.initializers.zeros, (num_layers,)))
+        else:
+            hard = hard_weights(self.strategy, self.beta, num_layers)
+            return hard, fusion.live_layers(hard)
+        return weights, fusion.LiveLayers(last_data=num_layers, first_fusion=1)
+
+    @staticmethod
+    def _mixed(l: int, weights: Any, live: fusion.LiveLayers, data: list[jax.Array], fused: Any) -> jax.Array:
+        if l < live.first_fusion:
+            return _concat(data)
+        if l > live.last_data:
+            return fused
+        return fusion.mix(weights[l - 1], _concat(data), fused)
+
+    def _output(self, mixed: jax.Array) -> jax.Array:
+        shape = (self.num_joints, 3)
+        mean = self.variable("constants", "pose_mean_mm", jnp.zeros, shape).value
+        std = self.variable("constants", "pose_std_mm", jnp.ones, shape).value
+        name = f"fusion_{len(self.streams[0].layers) + 1}"
+        dense = nn.Dense(self.num_joints * 3, dtype=self.dtype, kernel_init=_HE_UNIFORM, name=name)
+        raw = dense(mixed.reshape(mixed.shape[0], -1)).astype(jnp.float32)
+        return raw.reshape(-1, *shape) * std + mean
+
+
+def active_streams(streams: tuple[Stream, ...], strategy: str) -> tuple[Stream, ...]:
+    """The streams a strategy reads. Raises UserError where a single-stream strategy names a missing stream."""
+    if strategy not in fusion.SINGLE_STREAM:
+        return streams
+    chosen = tuple(stream for stream in streams if stream.name == strategy)
+    if not chosen:
+        raise UserError(f"strategy {strategy!r} needs a stream of that name, got {[s.name for s in streams]}")
+    return chosen
+
+
+def hard_weights(strategy: str, beta: float | None, num_layers: int) -> np.ndarray:
+    """The (L,) constant weights of the strategies `fixed`, `image` and `heatmap`; a single stream fuses last."""
+    if strategy in fusion.SINGLE_STREAM:
+        return fusion.fixed_weights(num_layers, num_layers)
+    if beta is None:
+        raise UserError(f"strategy 'fixed' needs a beta in [0, {num_layers}] (--beta)")
+    return fusion.fixed_weights(beta, num_layers)
+
+
+def _concat(data: list[jax.Array]) -> jax.Array:
+    return jnp.concatenate(data, axis=-1)
+
+
+def _check_input(inputs: Mapping[str, jax.Array], name: str) -> jax.Array:
+    if name not in inputs:
+        raise UserError(f"the network has a stream {name!r} but its inputs are {sorted(inputs)}")
+    return inputs[name]

@@ -1,0 +1,131 @@
+"""Frozen dataclasses to JSON and back, strictly: unknown fields and wrong types are errors that name the field."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+import types
+import typing
+from typing import Any
+
+from fusion_jax.errors import UserError
+
+
+def to_json(value: Any) -> Any:
+    """Plain JSON data of a record; nested records that share a union carry their class name as `type`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value))
+        return {f.name: _tagged(getattr(value, f.name), hints[f.name]) for f in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def from_json(hint: Any, data: Any, where: str) -> Any:
+    """The value of type `hint` that `to_json` made `data` from.
+
+    Args:
+      hint: a dataclass, or a field's type: str, int, float, bool, None, Literal, tuple[X, ...], unions of these.
+      data: parsed JSON.
+      where: what to call the data in errors, such as "config.json".
+
+    Raises:
+      UserError: naming the field, what was expected and what came.
+    """
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return _record_from_json(hint, data, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return data if data in args else _refuse(where, " or ".join(map(repr, args)), data)
+    if origin is tuple:
+        if not isinstance(data, list):
+            return _refuse(where, "a list", data)
+        return tuple(from_json(args[0], item, f"{where}[{i}]") for i, item in enumerate(data))
+    if origin in (types.UnionType, typing.Union):
+        return _union_from_json(args, data, where)
+    if hint is type(None):
+        return None if data is None else _refuse(where, "null", data)
+    if hint is float and type(data) is int:
+        return float(data)
+    if type(data) is not hint:
+        return _refuse(where, hint.__name__, data)
+    return data
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Parsed JSON of a file. Raises UserError where it is missing or not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a whole file or, if interrupted, leaves the old one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Writes JSON that people can read; atomically, and never NaN."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Lines 'field: old -> new' for every leaf in which two pieces of JSON data differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        lines = []
+        for key in sorted(old.keys() | new.keys()):
+            lines += differences(old.get(key), new.get(key), f"{prefix}.{key}" if prefix else key)
+        return lines
+    return [] if old == new else [f"{prefix}: {json.dumps(old)} -> {json.dumps(new)}"]
+
+
+def _tagged(value: Any, hint: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_tagged(item, typing.get_args(hint)[0]) for item in value]
+    data = to_json(value)
+    in_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return {"type": type(value).__name__, **data} if in_union and dataclasses.is_dataclass(value) else data
+
+
+def _record_from_json(cls: type, data: Any, where: str) -> Any:
+    if not isinstance(data, dict):
+        return _refuse(where, f"an object ({cls.__name__})", data)
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(data.keys() - fields.keys() - {"type"})
+    if unknown:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}; {cls.__name__} has {', '.join(fields)}")
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in data and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"{where}: missing field {missing[0]!r} of {cls.__name__}")
+    return cls(**{k: from_json(hints[k], v, f"{where}.{k}") for k, v in data.items() if k != "type"})
+
+
+def _union_from_json(args: tuple, data: Any, where: str) -> Any:
+    records = {arg.__name__: arg for arg in args if isinstance(arg, type) and dataclasses.is_dataclass(arg)}
+    if isinstance(data, dict) and records:
+        if data.get("type") not in records:
+            return _refuse(f"{where}.type", " or ".join(records), data.get("type"))
+        return _record_from_json(records[data["type"]], data, where)
+    for arg in args:
+        try:
+            return from_json(arg, data, where)
+        except UserError:
+            continue
+    return _refuse(where, " or ".join(getattr(arg, "__name__", str(arg)) for arg in args), data)
+
+
+def _refuse(where: str, expected: str, came: Any) -> Any:
+    raise UserError(f"{where}: expected {expected}, got {came!r}")

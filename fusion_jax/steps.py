@@ -1,0 +1,142 @@
+"""One step of training and of evaluation: pure functions of (state, batch), not jitted, knowing no devices.
+
+A batch is a dict of arrays, B examples each:
+
+  image     (B, H, W, 3) uint8, or float in [0, 1]
+  joints2d  (B, J, 2) px of that image, in the skeleton's order; `heatmap` (B, h, w, J') may stand in its place
+  valid2d   (B, J) bool, 2D joint known
+  pose_mm   (B, J, 3) root-relative, camera frame
+  valid     (B, J) bool, 3D joint known
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fusion_jax import fusion, metrics
+from fusion_jax.config import Config, InputConfig
+from fusion_jax.heatmaps import gaussian_heatmaps
+from fusion_jax.losses import fusion_loss
+from fusion_jax.skeletons import convert_joints, convert_valid, skeleton
+from fusion_jax.state import TrainState
+
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    """The state after one optimiser step through all weights, alpha and beta, and the step's metrics.
+
+    The loss is a mean over the batch, so a batch sharded over devices gives the same step. Where loss or gradient
+    is not finite the parameters and the optimiser stay as they were; `finite` tells the caller.
+
+    Returns:
+      The new state, and scalars loss, data_loss, penalty (mm^2), mpjpe_sum, mpjpe_count, grad_norm, finite;
+      fusion_weights (L,); alpha and beta where the strategy has them.
+    """
+    inputs = network_inputs(batch, state.inputs)
+    dropout_key = jax.random.fold_in(state.rng, state.step)
+
+    def loss_fn(params):
+        variables = {"params": params, "constants": state.constants}
+        pred = state.network.apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
+        loss, terms = fusion_loss(
+            pred, batch["pose_mm"], batch["valid"], params.get("alpha"), state.alpha_penalty_weight
+        )
+        return loss, (terms, pred)
+
+    (loss, (terms, pred)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grad_norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
+    )
+    total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
+    measured = {"loss": loss, **terms, "mpjpe_sum": total, "mpjpe_count": count, "grad_norm": grad_norm}
+    measured |= {"finite": finite, **fusion_state(state)}
+    return state.replace(step=state.step + 1, params=params, opt_state=opt_state), measured
+
+
+def predict_step(state: TrainState, batch: Batch) -> jax.Array:
+    """Predicted root-relative poses (B, J, 3), mm, camera frame, of a batch with `image` and `joints2d`."""
+    variables = {"params": state.params, "constants": state.constants}
+    pose = state.network.apply(variables, network_inputs(batch, state.inputs))
+    assert isinstance(pose, jax.Array)  # not mutable: no second value
+    return pose
+
+
+def eval_step(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
+    """`pred_mm` (B, J, 3), both poses root-relative, and joint distances (B, J) mm under every alignment."""
+    root = skeleton(state.inputs.skeleton).root_indices
+    pred = predict_step(state, batch)
+    pred = pred - pred[:, list(root)].mean(1, keepdims=True)
+    return {"pred_mm": pred, **metrics.aligned_distances_mm(pred, batch["pose_mm"], batch["valid"])}
+
+
+def fusion_state(state: TrainState) -> Metrics:
+    """`fusion_weights` (L,), and alpha and beta for the learned strategy; empty for constant strategies."""
+    params, num_layers = state.params, len(state.network.streams[0].layers)
+    if "alpha" in params:
+        alpha, beta = params["alpha"], params["beta"]
+        return {
+            "alpha": alpha,
+            "beta": beta,
+            "fusion_weights": fusion.fusion_weights(alpha, beta, num_layers),
+        }
+    if "mix_logits" in params:
+        return {"fusion_weights": fusion.free_weights(params["mix_logits"])}
+    return {}
+
+
+def network_inputs(batch: Batch, config: InputConfig) -> dict[str, jax.Array]:
+    """The network's `image` in [0, 1] and `heatmap`, both (B, image_size, image_size, .), made on the device.
+
+    Any further stream's input is passed on under its own name.
+    """
+    known = {"image", "joints2d", "valid2d", "heatmap", "pose_mm", "valid"}
+    inputs = {name: value for name, value in batch.items() if name not in known}
+    image = batch["image"]
+    if image.dtype == jnp.uint8:
+        image = image.astype(jnp.float32) / 255
+    heatmap = batch["heatmap"] if "heatmap" in batch else joint_heatmaps(batch, config)
+    size = (config.image_size, config.image_size)
+    return inputs | {"image": resize(image, size), "heatmap": resize(heatmap, size)}
+
+
+def joint_heatmaps(batch: Batch, config: InputConfig) -> jax.Array:
+    """Heatmaps (B, heatmap_size, heatmap_size, J') of a batch's 2D joints, converted by joint name."""
+    source, target = skeleton(config.skeleton), skeleton(config.heatmap_skeleton)
+    return gaussian_heatmaps(
+        convert_joints(batch["joints2d"], source, target),
+        convert_valid(batch["valid2d"], source, target),
+        image_size=batch["image"].shape[1],
+        heatmap_size=config.heatmap_size,
+        sigma_px=config.heatmap_sigma_px,
+    )
+
+
+def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Bilinear, half-pixel centres, no antialiasing, as OpenCV's; (B, H, W, C) to (B, *size, C)."""
+    if x.shape[1:3] == size:
+        return x
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear", antialias=False)
+
+
+def fake_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch of noise with the right shapes and types, for shape checks, benchmarks and tests."""
+    rng, size = np.random.default_rng(seed), config.inputs.image_size
+    j = skeleton(config.inputs.skeleton).num_joints
+    return {
+        "image": rng.integers(0, 256, (batch_size, size, size, 3), np.uint8),
+        "joints2d": rng.uniform(0, size - 1, (batch_size, j, 2)).astype(np.float32),
+        "valid2d": np.ones((batch_size, j), bool),
+        "pose_mm": rng.normal(0, 300, (batch_size, j, 3)).astype(np.float32),
+        "valid": np.ones((batch_size, j), bool),
+    }

@@ -1,0 +1,64 @@
+"""Four pretend CPU devices, reproducible hypothesis, and the small run that several test files train."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import settings
+
+jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
+
+settings.register_profile("fusion", deadline=None, max_examples=15, derandomize=True, database=None)
+settings.load_profile("fusion")
+
+
+@pytest.fixture
+def small_config():
+    """Config of a two-layer learned network on 12 px pictures; keywords replace fields of any of its records."""
+    from fusion_jax.augmentation import AUGMENTATIONS
+    from fusion_jax.config import Config, InputConfig, NetworkConfig, OptimConfig, two_streams
+    from fusion_jax.network import Conv, Dense
+
+    def make(**fields):
+        records = {
+            "network": NetworkConfig(two_streams((Conv(4, 2), Dense(8)))),
+            "inputs": InputConfig(image_size=12, heatmap_size=8),
+            "optim": OptimConfig(schedule="constant", warmup_steps=0),
+        }
+        for part, record in records.items():
+            names = {field.name for field in dataclasses.fields(record)} & fields.keys()
+            records[part] = dataclasses.replace(record, **{name: fields.pop(name) for name in names})
+        base = Config("small", augment=AUGMENTATIONS["none"], steps=50, batch_size=8, **records)
+        return dataclasses.replace(base, **fields)
+
+    return make
+
+
+@pytest.fixture
+def small_state():
+    """create_state's result with weights drawn by NumPy: compiling their initialisation costs more than the tests."""
+    from fusion_jax.state import create_state
+
+    def make(config):
+        state = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
+        rng = np.random.default_rng(0)
+
+        def draw(path, leaf):
+            name, fan_in = path[-1].key, np.prod(leaf.shape[:-1])
+            known = {"alpha": config.network.alpha_init, "beta": 1.5, "mix_logits": 0, "bias": 0}
+            value = known[name] if name in known else rng.normal(0, np.sqrt(2 / fan_in), leaf.shape)
+            return jnp.asarray(np.broadcast_to(value, leaf.shape), leaf.dtype)
+
+        constants = {"pose_mean_mm": jnp.zeros((17, 3)), "pose_std_mm": jnp.ones((17, 3))}
+        return state.replace(
+            step=jnp.zeros((), jnp.int32),
+            params=jax.tree_util.tree_map_with_path(draw, state.params),
+            constants=constants,
+            opt_state=jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state.opt_state),
+            rng=jax.random.key(0),
+        )
+
+    return make

@@ -1,0 +1,160 @@
+"""Datasets to NumPy batches through Grain: deterministic, sharded by process, resumable at the exact example."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any, cast
+
+import cv2
+import grain
+import numpy as np
+from absl import flags
+
+from data_pipelines.augment import Change, draw_change
+from data_pipelines.prepared import LiveExamples, PoseDataset
+from data_pipelines.samples import camera_pose_mm, example_name, make_sample
+from fusion_jax.augmentation import AugmentConfig
+from fusion_jax.errors import UserError
+from fusion_jax.geometry import root_relative
+from fusion_jax.skeletons import Skeleton, convert_joints, convert_valid
+
+_LIVE_FIELDS = ("scene", "joints2d", "valid2d", "pose_mm", "valid")
+cv2.setNumThreads(0)  # pictures are small and Grain already runs many of these calls side by side
+
+
+def train_iterator(
+    dataset: PoseDataset,
+    *,
+    target: Skeleton,
+    image_size: int,
+    augment: AugmentConfig,
+    batch_size: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    num_workers: int = 0,
+    split: str = "train",
+) -> grain.DatasetIterator:
+    """An endless iterator over shuffled, augmented batches; `get_state` / `set_state` move it to any batch exactly.
+
+    Args:
+      dataset: an opened dataset.
+      target: the network's skeleton.
+      image_size: side of the network's input, px.
+      augment: what to vary.
+      batch_size: over all processes; this process yields its share.
+      seed: order and augmentation depend on it alone, not on workers.
+      process_index, process_count: this process among those that train together.
+      num_workers: worker processes; 0 prepares batches on threads.
+
+    Raises:
+      UserError: batch_size does not divide over the processes, or the split has fewer examples than processes.
+    """
+    source = dataset.split(split)
+    if batch_size % process_count:
+        raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
+    if len(source) < process_count:
+        raise UserError(f"{dataset.name}/{split} has {len(source)} examples for {process_count} processes")
+    local = batch_size // process_count
+    if dataset.render is not None:
+        indices = grain.MapDataset.range(len(source))[process_index::process_count].seed(seed).shuffle().repeat(None)
+        batches = indices.batch(local).random_map(cast(LiveExamples, source).batch)
+    else:
+        data = grain.MapDataset.source(source)[process_index::process_count].seed(seed).shuffle().repeat(None)
+        make = functools.partial(
+            _augmented, source=dataset.skeleton, target=target, stored=dataset.image_size, size=image_size
+        )
+        if augment.shared_crop:
+            data = data.map_with_index(functools.partial(_shared, make=make, config=augment, seed=seed, local=local))
+        else:
+            data = data.random_map(functools.partial(_drawn, make=make, config=augment))
+        batches = data.batch(local)
+    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
+    if num_workers:
+        if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse
+            flags.FLAGS.mark_as_parsed()
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(stream)
+
+
+def eval_batches(
+    dataset: PoseDataset,
+    split: str,
+    *,
+    target: Skeleton,
+    image_size: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    limit: int | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Every example of a split once, in order, in batches of one size.
+
+    A batch also has `index` (B,) int32, the example's place in the split, and `mask` (B,) bool, False for the
+    padding of the last batches; every process gets the same number of batches.
+
+    Args:
+      limit: at most this many examples, evenly spaced over the split.
+    """
+    source = dataset.split(split)
+    wanted = np.arange(len(source))
+    if limit is not None and limit < len(source):
+        wanted = np.unique(np.linspace(0, len(source) - 1, limit).astype(int))
+    local = batch_size // process_count
+    per_process = local * math.ceil(len(wanted) / (local * process_count))
+    mine = np.full(per_process, -1)
+    share = wanted[process_index::process_count]
+    mine[: len(share)] = share
+    make = functools.partial(_augmented, source=dataset.skeleton, target=target, stored=dataset.image_size)
+
+    def load(index: int) -> dict[str, Any]:
+        example = source[max(int(index), 0)]
+        if dataset.render is not None:
+            sample = {name: example[name] for name in _LIVE_FIELDS}
+        else:
+            sample = make(example, Change(), size=image_size)
+        return {**sample, "index": np.int32(index), "mask": np.bool_(index >= 0)}
+
+    data = grain.MapDataset.source(mine).map(load).batch(local)
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
+
+
+def pose_statistics(dataset: PoseDataset, target: Skeleton, limit: int = 4000) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (J, 3) mm of the training poses, root-relative, camera frame.
+
+    Over at most `limit` examples, evenly spaced. A deviation below 1 mm (the root's is 0) counts as 1 mm.
+    """
+    source = dataset.split("train")
+    indices = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int))
+    if dataset.render is not None:
+        batch = cast(LiveExamples, source).batch(indices, np.random.default_rng(0))
+        poses, valids = batch["pose_mm"], batch["valid"]
+    else:
+        examples = (source[int(index)] for index in indices)
+        pairs = [camera_pose_mm(example, dataset.skeleton, example_name(example)) for example in examples]
+        poses, valids = (np.stack(column) for column in zip(*pairs, strict=True))
+    poses = root_relative(convert_joints(poses, dataset.skeleton, target), target.root_indices)
+    valids = convert_valid(valids, dataset.skeleton, target)
+    known = valids[..., None]
+    count = known.sum(0)
+    if (count == 0).any():
+        missing = [target.joints[j] for j in np.flatnonzero(count[:, 0] == 0)]
+        raise UserError(f"{dataset.name}: no training example has a 3D {', '.join(missing)}; nothing to learn from")
+    poses = poses.astype(np.float64)
+    mean = (poses * known).sum(0) / count
+    std = np.sqrt((((poses - mean) ** 2) * known).sum(0) / count)
+    return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
+
+
+def _augmented(example, change, *, source, target, stored, size):
+    return make_sample(example, source, target, stored, size, change)
+
+
+def _drawn(example, rng: np.random.Generator, *, make, config):
+    return make(example, draw_change(rng, config))
+
+
+def _shared(index, example, *, make, config, seed, local):
+    return make(example, draw_change(np.random.default_rng((seed, index // local)), config))

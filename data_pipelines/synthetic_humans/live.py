@@ -1,0 +1,97 @@
+"""`synthetic_humans/live`: scenes drawn on the host, pictures rendered on the device while training; no files."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from data_pipelines.prepared import PoseDataset
+from data_pipelines.synthetic_humans.frames import to_uint8
+from data_pipelines.synthetic_humans.people import sample_person, stack_people
+from data_pipelines.synthetic_humans.render import Scene, render_batch
+from data_pipelines.synthetic_humans.scenes import camera_ring, make_scenes, stack_cameras
+from data_pipelines.synthetic_humans.sequences import (
+    SyntheticSettings,
+    sequences,
+    split_subjects,
+    subject_name,
+)
+from fusion_jax.geometry import root_relative, world_to_camera
+from fusion_jax.skeletons import skeleton
+
+_SKELETON = skeleton("human36m17")
+
+
+class LiveSplit:
+    """A bank of poses; each is shown by a new camera, in a new room and light, whenever it is asked for.
+
+    `split[i]` is the i-th pose seen in the way that belongs to i, so evaluation always sees the same pictures;
+    `batch` draws new ones. Both give samples as the loader's, with a `scene` in the place of the image.
+    """
+
+    def __init__(self, split: str, settings: SyntheticSettings):
+        self._settings, self._number = settings, ("train", "validation", "test").index(split)
+        numbers = split_subjects(settings.num_subjects)[split]
+        self._people = {subject_name(n): sample_person(settings.seed, n) for n in numbers}
+        self._poses: list[np.ndarray] = []
+        self._labels: list[dict[str, Any]] = []
+        for sequence in sequences(settings, split, None):
+            name = f"{sequence.subject}/{sequence.name}"
+            for frame, joints in enumerate(sequence.joints_mm):
+                self._poses.append(joints)
+                self._labels.append(
+                    {"subject": sequence.subject, "action": sequence.action, "sequence": name, "frame": frame}
+                )
+
+    def __len__(self) -> int:
+        return len(self._poses)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        rng = np.random.default_rng((self._settings.seed, self._number, int(index)))
+        batch = self.batch([int(index)], rng)
+        return {**jax.tree.map(lambda field: field[0], batch), **self._labels[int(index)]}
+
+    def batch(self, indices: Any, rng: np.random.Generator) -> dict[str, Any]:
+        """A batch of the poses at `indices` (B,) from random cameras."""
+        joints = np.stack([self._poses[int(i)] for i in indices])
+        people = stack_people([self._people[self._labels[int(i)]["subject"]] for i in indices])
+        cameras = stack_cameras([camera_ring(rng)[0] for _ in indices])
+        scene, view = make_scenes(people, joints, cameras, self._settings.size, rng)
+        pose = root_relative(world_to_camera(joints, view.camera), _SKELETON.root_indices)
+        known = np.ones(joints.shape[:2], bool)
+        return {
+            "scene": scene,
+            "joints2d": view.joints2d,
+            "valid2d": known,
+            "pose_mm": pose.astype(np.float32),
+            "valid": known,
+        }
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def pictures(scenes: Scene, size: int) -> jax.Array:
+    """Pictures (B, size, size, 3) uint8 of a batch of scenes."""
+    return to_uint8(render_batch(scenes, size))
+
+
+def open_live(image_size: int, seed: int, num_subjects: int = 64) -> PoseDataset:
+    """The live dataset: more people than the prepared one has, a camera and a room of its own for every picture."""
+    settings = SyntheticSettings(size=image_size, num_subjects=num_subjects, seed=seed)
+    numbers = split_subjects(num_subjects)
+    return PoseDataset(
+        name="synthetic_humans/live",
+        skeleton=_SKELETON,
+        image_size=image_size,
+        splits={split: LiveSplit(split, settings) for split in numbers},
+        subjects={split: [subject_name(n) for n in members] for split, members in numbers.items()},
+        description={
+            "frames": f"{settings.frames} of each sequence at {settings.fps:g} fps",
+            "cameras": "one for each picture, drawn anew",
+            "motion": "procedural actions",
+        },
+        fingerprint=f"live-{image_size}px-{num_subjects}s-seed{seed}",
+        render=functools.partial(pictures, size=image_size),
+    )

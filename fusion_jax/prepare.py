@@ -1,0 +1,48 @@
+"""Running a dataset's builder: what is there already is kept, what is half written never counts."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from typing import Any
+
+from fusion_jax.errors import UserError
+
+
+def prepare_synthetic_humans(data_dir: pathlib.Path, **settings: Any) -> pathlib.Path:
+    """Builds `synthetic_humans` in data_dir unless it is there; returns the dataset's folder.
+
+    Args:
+      data_dir: folder of prepared datasets.
+      **settings: fields of SyntheticSettings.
+
+    Raises:
+      UserError: a bad setting, a motion folder that cannot be read, or a data folder that cannot be written.
+    """
+    from data_pipelines.synthetic_humans.sequences import SyntheticSettings, load_motion
+    from data_pipelines.synthetic_humans.synthetic_humans_dataset_builder import (
+        SyntheticHumans,
+        SyntheticHumansConfig,
+    )
+
+    wanted = SyntheticSettings(**settings)
+    load_motion(wanted)  # a bad clip is an error before anything is written
+    try:
+        default = next(c for c in SyntheticHumans.BUILDER_CONFIGS)
+        config = default if wanted == default.settings else SyntheticHumansConfig(wanted)
+        builder = SyntheticHumans(data_dir=str(data_dir), config=config, file_format="array_record")
+        folder = pathlib.Path(builder.data_dir)
+        if folder.exists():
+            print(f"{folder} is there already; reusing it")
+            return folder
+        began = time.perf_counter()
+        builder.download_and_prepare()
+    except OSError as error:
+        raise UserError(f"cannot write to {data_dir}: {error}; free space or choose another --data-dir") from error
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+    seconds = time.perf_counter() - began
+    print(
+        f"written {folder}: {', '.join(f'{n} {count}' for n, count in counts.items())} frames in {seconds:.0f} s "
+        f"({sum(counts.values()) / seconds:.0f} frames/s)"
+    )
+    return folder

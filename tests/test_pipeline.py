@@ -1,0 +1,332 @@
+"""The embedded dataset on disk and what the loader makes of it."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import cv2
+import jax
+import numpy as np
+import pytest
+import small
+
+from data_pipelines import samples
+from data_pipelines.augment import Change, change_image, draw_change, frame_map, pixel_map
+from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
+from data_pipelines.prepared import open_prepared
+from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
+from fusion_jax.errors import UserError
+from fusion_jax.geometry import apply_affine, camera_to_image, world_to_camera, world_to_image
+from fusion_jax.skeletons import skeleton
+
+H36M, MPII, LSP = skeleton("human36m17"), skeleton("mpii16"), skeleton("lsp14")
+FULL = AugmentConfig(rotation_deg=40, scale_range=0.3)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return open_prepared("synthetic_humans", small.data_dir())
+
+
+def iterator(dataset, **kwargs):
+    options = {"target": H36M, "image_size": 16, "augment": FULL, "batch_size": 4, "seed": 3, **kwargs}
+    return train_iterator(dataset, **options)
+
+
+def test_every_example_is_complete_and_consistent(dataset):
+    people = dataset.subjects
+    assert {k: len(v) for k, v in people.items()} == {"train": 1, "validation": 1, "test": 1}
+    assert len({name for names in people.values() for name in names}) == 3
+    assert {k: len(v) for k, v in dataset.splits.items()} == dict.fromkeys(people, 14 * 4)
+    for index in range(0, 56, 5):
+        example = dataset.split("test")[index]
+        camera = samples.camera_of(example)
+        projected = world_to_image(example["joints_world_mm"].astype(np.float64), camera)
+        np.testing.assert_allclose(projected, example["joints2d_px"], atol=0.01)
+        assert samples.text(example["subject"]) in people["test"]
+        assert example["valid"].all() and example["visible"].sum() >= 5
+        assert samples.decode_image(example["image"], 16, "x").std() > 5
+        inside = (example["joints2d_px"] > -0.5) & (example["joints2d_px"] < 15.5)
+        assert inside.all(), "the crop holds the whole person"
+
+
+def test_actions_and_cameras_are_all_there(dataset):
+    examples = [dataset.split("train")[i] for i in range(56)]
+    assert len({e["action"] for e in examples}) == 14
+    assert {e["camera_name"] for e in examples} == {b"cam1", b"cam2", b"cam3", b"cam4"}
+    assert len({samples.example_name(e) for e in examples}) == 56
+
+
+def test_preparing_again_reuses_and_other_settings_stand_beside(capsys, tmp_path):
+    from fusion_jax.prepare import prepare_synthetic_humans
+
+    first = prepare_synthetic_humans(tmp_path, size=16, num_subjects=3, frames=1)
+    before = {p: p.stat().st_mtime_ns for p in first.iterdir()}
+    again = prepare_synthetic_humans(tmp_path, size=16, num_subjects=3, frames=1)
+    assert again == first and "reusing" in capsys.readouterr().out
+    assert before == {p: p.stat().st_mtime_ns for p in first.iterdir()}
+    reference = open_prepared("synthetic_humans", small.data_dir())
+    same = open_prepared("synthetic_humans", tmp_path)
+    for split in reference.splits:
+        assert reference.split(split)[3]["image"] == same.split(split)[3]["image"], "drawn from the seed alone"
+    other = first.parent.parent / "other" / "1.0.0"
+    other.mkdir(parents=True)
+    (other / "dataset_info.json").write_text("{}")
+    with pytest.raises(UserError, match="choose one with --dataset: .*synthetic_humans/other"):
+        open_prepared("synthetic_humans", tmp_path)
+    assert open_prepared(f"synthetic_humans/{first.parent.name}", tmp_path).fingerprint == same.fingerprint
+
+
+def test_interrupted_preparation_counts_for_nothing(tmp_path):
+    unfinished = tmp_path / "synthetic_humans" / "64px" / "incomplete.ABC_1.0.0"
+    unfinished.mkdir(parents=True)
+    (unfinished / "dataset_info.json").write_text("{}")
+    with pytest.raises(UserError, match="no prepared synthetic_humans .* run: fusion-jax prepare"):
+        open_prepared("synthetic_humans", tmp_path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_augmentation_moves_picture_joints_and_pose_as_one_camera(dataset, seed):
+    """The changed pose, put before the changed camera, projects onto the changed 2D joints."""
+    example = dataset.split("train")[seed * 7]
+    change = draw_change(np.random.default_rng(seed), FULL)
+    sample = samples.make_sample(example, H36M, H36M, 16, 24, change)
+    camera = samples.camera_of(example)
+    points = world_to_camera(example["joints_world_mm"].astype(np.float64), camera)
+    turned = points @ frame_map(change).T
+    intrinsics = pixel_map(change, 16, 24) @ camera.intrinsics @ np.linalg.inv(frame_map(change))
+    order = list(H36M.flip) if change.flip else list(range(17))
+    np.testing.assert_allclose(camera_to_image(turned, intrinsics)[order], sample["joints2d"], atol=1e-2)
+    np.testing.assert_allclose((turned - turned[:1])[order], sample["pose_mm"], atol=0.05)
+
+
+def test_picture_follows_its_joints():
+    """A white dot drawn at a joint is found where the joint went."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    cv2.circle(image, (20, 36), 2, (255, 255, 255), -1)
+    for seed in range(8):
+        change = draw_change(np.random.default_rng(seed), dataclasses.replace(FULL, colour=0.0))
+        moved = change_image(image, change, 48).astype(float).sum(-1)
+        expected = apply_affine(pixel_map(change, 64, 48), np.array([[20.0, 36.0]]))[0]
+        if (expected < 4).any() or (expected > 43).any():
+            continue
+        ys, xs = np.mgrid[:48, :48]
+        found = np.array([(moved * xs).sum(), (moved * ys).sum()]) / moved.sum()
+        np.testing.assert_allclose(found, expected, atol=0.25)
+
+
+def test_flipping_twice_is_the_identity(dataset):
+    example = dataset.split("train")[0]
+    plain = samples.make_sample(example, H36M, H36M, 16, 16, Change())
+    flipped = samples.make_sample(example, H36M, H36M, 16, 16, Change(flip=True))
+    order = list(H36M.flip)
+    np.testing.assert_allclose(flipped["pose_mm"][order] * [-1, 1, 1], plain["pose_mm"], atol=1e-3)
+    np.testing.assert_allclose(15 - flipped["joints2d"][order][:, 0], plain["joints2d"][:, 0], atol=1e-4)
+    np.testing.assert_array_equal(flipped["image"][:, ::-1], plain["image"])
+
+
+def test_switching_one_change_off_leaves_the_others_draws_alone():
+    on = draw_change(np.random.default_rng(5), FULL)
+    off = draw_change(np.random.default_rng(5), dataclasses.replace(FULL, rotation_deg=0.0, colour=0.0))
+    assert (off.angle, off.gain, off.brightness) == (0, (1, 1, 1), 0)
+    assert (on.box, on.flip, on.zoom) == (off.box, off.flip, off.zoom)
+
+
+def test_other_layouts_are_converted_by_name(dataset):
+    example = dataset.split("train")[4]
+    full = samples.make_sample(example, H36M, H36M, 16, 16, Change())
+    lsp = samples.make_sample(example, H36M, LSP, 16, 16, Change())
+    hips = full["pose_mm"][[1, 4]].mean(0)
+    np.testing.assert_allclose(lsp["pose_mm"][LSP.index("left_wrist")], full["pose_mm"][13] - hips, atol=1e-2)
+    assert samples.make_sample(example, H36M, MPII, 16, 16, Change(flip=True))["pose_mm"].shape == (16, 3)
+
+
+def test_training_batches_depend_on_the_seed_alone(dataset):
+    first, second, other = iterator(dataset), iterator(dataset), iterator(dataset, seed=4)
+    for _ in range(3):
+        a, b, c = next(first), next(second), next(other)
+        for name in a:
+            np.testing.assert_array_equal(a[name], b[name])
+        assert not np.array_equal(a["pose_mm"], c["pose_mm"])
+
+
+def test_an_iterator_restored_anywhere_goes_on_alike(dataset):
+    data = iterator(dataset)
+    states, batches = [], []
+    for _ in range(20):  # past the end of the 56 examples
+        states.append(data.get_state())
+        batches.append(next(data))
+    for at in (0, 7, 13, 19):
+        again = iterator(dataset)
+        again.set_state(states[at])
+        np.testing.assert_array_equal(next(again)["image"], batches[at]["image"])
+
+
+def test_processes_share_the_examples(dataset):
+    """Two processes' shards together are one epoch, nothing twice."""
+    seen = []
+    for index in (0, 1):
+        data = iterator(dataset, augment=AUGMENTATIONS["none"], batch_size=8, process_index=index, process_count=2)
+        for _ in range(7):
+            batch = next(data)
+            assert len(batch["image"]) == 4
+            seen += [pose.tobytes() for pose in batch["pose_mm"]]
+    assert len(seen) == len(set(seen)) == 56
+
+
+def test_paper_augmentation_shares_one_crop_in_a_batch(dataset):
+    config = dataclasses.replace(AUGMENTATIONS["paper"], crop_probability=1.0)
+    plain = {p.tobytes(): p for p in (samples.make_sample(dataset.split("train")[i], H36M, H36M, 16, 16, Change())
+                                      ["pose_mm"] for i in range(56))}  # fmt: skip
+    by_pose = {key: i for i, key in enumerate(plain)}
+    data, shifts = iterator(dataset, augment=config), []
+    for _ in range(4):
+        batch = next(data)
+        for pose, joints in zip(batch["pose_mm"], batch["joints2d"], strict=True):
+            index = by_pose[pose.tobytes()]
+            stored = dataset.split("train")[index]["joints2d_px"]
+            shifts.append(((joints + 0.5) / (16 / 14) - (stored + 0.5))[0])
+    shifts = np.array(shifts).reshape(4, 4, 2)
+    np.testing.assert_allclose(shifts, shifts[:, :1] + np.zeros_like(shifts), atol=1e-3)
+    assert np.abs(np.diff(shifts[:, 0], axis=0)).max() > 0.01, "batches differ"
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(5, 1), (16, 1), (56, 1), (100, 1), (12, 3)])
+def test_evaluation_sees_every_frame_once(dataset, batch_size, processes):
+    seen, lengths = [], []
+    for index in range(processes):
+        batches = list(
+            eval_batches(
+                dataset,
+                "test",
+                target=H36M,
+                image_size=16,
+                batch_size=batch_size,
+                process_index=index,
+                process_count=processes,
+            )  # fmt: skip
+        )
+        lengths.append(len(batches))
+        assert all(len(batch["image"]) == batch_size // processes for batch in batches)
+        seen += [i for batch in batches for i in batch["index"][batch["mask"]]]
+    assert sorted(seen) == list(range(56)) and len(set(lengths)) == 1
+
+
+def test_pose_statistics_by_hand(dataset):
+    mean, std = pose_statistics(dataset, H36M)
+    train = dataset.split("train")
+    poses = np.stack([samples.camera_pose_mm(train[i], H36M, "")[0] for i in range(56)])
+    np.testing.assert_allclose(mean, poses.mean(0), atol=1e-2)
+    np.testing.assert_allclose(std, np.maximum(poses.std(0), 1), rtol=1e-4)
+    assert (std[0] == 1).all()
+
+
+class TestBadExamples:
+    @pytest.fixture
+    def example(self, dataset):
+        return dict(dataset.split("train")[0])
+
+    def sample(self, example):
+        return samples.make_sample(example, H36M, H36M, 16, 16, Change())
+
+    @pytest.mark.parametrize("data", [b"", b"<html>", b"\xff\xd8\xff\xe0 cut"])
+    def test_picture_that_does_not_decode(self, example, data):
+        example["image"] = data
+        with pytest.raises(UserError, match=r"S01/.*/cam1/000000: its image does not decode"):
+            self.sample(example)
+
+    def test_picture_of_another_size(self, example):
+        example["image"] = cv2.imencode(".jpg", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
+        with pytest.raises(UserError, match=r"image is \(8, 8, 3\), expected \(16, 16, 3\)"):
+            self.sample(example)
+
+    def test_pose_with_nan(self, example):
+        example["joints_world_mm"] = example["joints_world_mm"].copy()
+        example["joints_world_mm"][13] = np.nan
+        with pytest.raises(UserError, match="3D joint left_wrist is not finite"):
+            self.sample(example)
+        example["valid"] = np.arange(17) != 13  # an unknown joint may hold anything
+        assert np.isfinite(self.sample(example)["pose_mm"]).all()
+
+    def test_wrong_joint_count(self, example):
+        example["joints_world_mm"] = example["joints_world_mm"][:16]
+        with pytest.raises(UserError, match=r"joints_world_mm is \(16, 3\), expected \(17, 3\)"):
+            self.sample(example)
+
+    def test_unknown_root_hides_the_pose(self, example):
+        example["valid"] = np.arange(17) != 0
+        assert not self.sample(example)["valid"].any()
+
+    def test_missing_split_and_folder(self, dataset, tmp_path):
+        with pytest.raises(UserError, match="no split 'tset'; it has train, validation, test"):
+            dataset.split("tset")
+        with pytest.raises(UserError, match="fusion-jax prepare synthetic_humans"):
+            open_prepared("synthetic_humans", tmp_path / "nowhere")
+
+
+@pytest.fixture(scope="module")
+def live():
+    from data_pipelines.synthetic_humans.live import open_live
+
+    return open_live(16, seed=0, num_subjects=3)
+
+
+class TestLive:
+    def test_batches_are_new_pictures_of_known_poses(self, live):
+        data = iterator(live, batch_size=4)
+        first = next(data)
+        state = data.get_state()
+        second = next(data)
+        assert jax.tree.leaves(first["scene"])[0].shape[0] == 4
+        pictures = np.asarray(live.render(first["scene"]))
+        assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8 and pictures.std() > 5
+        data.set_state(state)
+        jax.tree.map(np.testing.assert_array_equal, next(data), second)
+        with pytest.raises(AssertionError):
+            jax.tree.map(np.testing.assert_array_equal, first, second)
+
+    def test_2d_joints_lie_on_the_pose(self, live):
+        """Seen along the camera's axis, a joint right of another in the pose is right of it in the picture."""
+        batch = next(iterator(live, batch_size=8))
+        for pose, joints in zip(batch["pose_mm"], batch["joints2d"], strict=True):
+            for axis in (0, 1):
+                assert np.corrcoef(pose[:, axis], joints[:, axis])[0, 1] > 0.85, "up to perspective"
+
+    def test_evaluation_does_not_depend_on_the_batch_size(self, live):
+        def collect(size):
+            batches = eval_batches(live, "test", target=H36M, image_size=16, batch_size=size, limit=6)
+            parts = [(b["pose_mm"][b["mask"]], b["joints2d"][b["mask"]]) for b in batches]
+            return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
+        for a, b in zip(collect(2), collect(5), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_worker_processes_load_the_same_batches(tmp_path):
+    """In a process of its own, as Grain's workers start new interpreters."""
+    script = tmp_path / "workers.py"
+    script.write_text(
+        "import pathlib, sys, numpy as np\n"
+        "from data_pipelines.loader import train_iterator\n"
+        "from data_pipelines.prepared import open_prepared\n"
+        "from fusion_jax.augmentation import AugmentConfig\n"
+        "from fusion_jax.skeletons import skeleton\n"
+        "if __name__ == '__main__':\n"
+        "    dataset = open_prepared('synthetic_humans', pathlib.Path(sys.argv[1]))\n"
+        "    make = lambda n: train_iterator(dataset, target=skeleton('human36m17'), image_size=16,\n"
+        "        augment=AugmentConfig(), batch_size=4, seed=0, num_workers=n)\n"
+        "    a, b = make(0), make(2)\n"
+        "    for _ in range(4):\n"
+        "        np.testing.assert_array_equal(next(a)['image'], next(b)['image'])\n"
+        "    again = make(2); again.set_state(b.get_state())\n"
+        "    np.testing.assert_array_equal(next(a)['image'], next(again)['image'])\n"
+        "    assert 'tensorflow' not in sys.modules\n"
+        "    print('same')\n"
+    )
+    root = pathlib.Path(__file__).parent.parent
+    run = subprocess.run(
+        [sys.executable, script, small.data_dir()], capture_output=True, text=True, cwd=root,
+        env={"PYTHONPATH": str(root), "PATH": "/usr/bin:/bin"}, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0 and "same" in run.stdout, run.stderr

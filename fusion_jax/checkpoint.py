@@ -1,0 +1,117 @@
+"""Saving and restoring a run: state and data position together in one Orbax checkpoint, config and dataset beside.
+
+WORKDIR/config.json     the Config
+WORKDIR/dataset.json    which data: name, folder, fingerprint
+WORKDIR/checkpoints/N   state after N steps and the position of the training data
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from fusion_jax.config import Config
+from fusion_jax.errors import UserError
+from fusion_jax.records import differences, from_json, read_json, to_json, write_json
+from fusion_jax.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True)
+class DatasetRecord:
+    """Which data a run uses."""
+
+    name: str
+    data_dir: str
+    fingerprint: str
+
+
+def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
+    """Writes the config and the dataset's record, or checks them against those of the run already there.
+
+    Raises:
+      UserError: the work folder belongs to another run, naming every differing field with both values.
+    """
+    for file, record in (("config.json", config), ("dataset.json", dataset)):
+        path, new = workdir / file, to_json(record)
+        if not path.exists():
+            write_json(path, new)
+            continue
+        old = read_json(path)
+        lines = differences(old, new)
+        if file == "dataset.json":  # the same data may have moved
+            lines = [line for line in lines if not line.startswith("data_dir:")]
+        if lines:
+            raise UserError(
+                f"{workdir} holds a run with another {path.stem}: {'; '.join(lines)}. Give the same settings to "
+                "resume it, or another --workdir to start a new run"
+            )
+
+
+def load_run(workdir: pathlib.Path) -> tuple[Config, DatasetRecord]:
+    """The config and dataset record of a work folder. Raises UserError where it holds no run."""
+    if not (workdir / "config.json").exists():
+        raise UserError(f"{workdir} holds no run (no config.json); run: fusion-jax train --workdir {workdir}")
+    config = from_json(Config, read_json(workdir / "config.json"), str(workdir / "config.json"))
+    dataset = from_json(DatasetRecord, read_json(workdir / "dataset.json"), str(workdir / "dataset.json"))
+    return config, dataset
+
+
+class Checkpoints:
+    """The checkpoints of one run, written in the background, the newest few kept."""
+
+    def __init__(self, workdir: pathlib.Path, keep: int = 3):
+        self._manager = ocp.CheckpointManager(
+            (workdir / "checkpoints").absolute(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The newest finished checkpoint's step, None where there is none."""
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
+        """Starts writing state and data position; returns before the write is done. No-op if step is saved."""
+        if step == self.latest_step:
+            return
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(_arrays(state)), data=grain.checkpoint.CheckpointSave(data)
+        )
+        self._manager.save(step, args=args, force=True)
+
+    def restore(self, state: TrainState, data: grain.DatasetIterator | None = None) -> TrainState:
+        """The newest checkpoint in the place of `state`, on its devices; moves `data` to where it was.
+
+        Args:
+          state: a state of the same config; its values are not used, only shapes, types and shardings.
+          data: the iterator to move; None to leave the data alone.
+        """
+        step = self.latest_step
+        if step is None:
+            raise UserError(f"no finished checkpoint in {self._manager.directory}; run: fusion-jax train")
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _arrays(state))
+        items: dict[str, Any] = {"state": ocp.args.StandardRestore(target)}
+        if data is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(data)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        key = jax.random.wrap_key_data(restored["rng"], impl=jax.random.key_impl(state.rng))
+        return state.replace(**{**restored, "rng": key})
+
+    def wait(self) -> None:
+        """Until every started write is on disk; raises what a writer raised."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for writers and frees them."""
+        self._manager.close()
+
+
+def _arrays(state: TrainState) -> dict[str, Any]:
+    """The state's leaves as Orbax stores them; a typed key goes as its data."""
+    fields = ("step", "params", "constants", "opt_state")
+    return {name: getattr(state, name) for name in fields} | {"rng": jax.random.key_data(state.rng)}

@@ -1,0 +1,82 @@
+"""Where a run's numbers go: a progress bar, metrics.jsonl and TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+_SHOWN = {
+    "loss": "{:.3g}",
+    "mpjpe_mm": "{:.1f}",
+    "alpha": "{:.3f}",
+    "beta": "{:.2f}",
+    "examples_per_s": "{:.0f}",
+}
+
+
+class Progress:
+    """Writes rows of numbers for a run of `total` steps that starts at `start`; a context manager.
+
+    On a terminal it shows a bar with loss, mpjpe, alpha, beta, examples/s and time left; elsewhere it prints a
+    line for each row.
+    """
+
+    def __init__(self, workdir: pathlib.Path, *, start: int, total: int, label: str, show: bool = True):
+        workdir.mkdir(parents=True, exist_ok=True)
+        path = workdir / "metrics.jsonl"
+        _drop_cut_line(path)
+        self._file = path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._start, self._total, self._show, self._began = start, total, show, time.perf_counter()
+        terminal = show and sys.stderr.isatty()
+        self._bar = tqdm(total=total, initial=start, desc=label, unit="step", disable=not terminal)
+
+    def step(self) -> None:
+        """One more step is under way."""
+        self._bar.update()
+
+    def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """Records numbers after `step` steps; `kind` is 'train' or 'validation'."""
+        line = {"kind": kind, "step": step, **values}
+        print(json.dumps(line, allow_nan=False), file=self._file, flush=True)
+        for name, value in values.items():
+            if isinstance(value, float) and math.isfinite(value):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+        shown = {name: form.format(values[name]) for name, form in _SHOWN.items() if name in values}
+        if kind == "train":
+            self._bar.set_postfix(shown, refresh=False)
+        if self._show and (self._bar.disable or kind != "train"):
+            text = "  ".join(f"{name} {value}" for name, value in shown.items())
+            self._bar.write(f"{kind:10s} step {step}/{self._total}  {text}{self._left(kind, step)}", file=sys.stderr)
+
+    def _left(self, kind: str, step: int) -> str:
+        done = step - self._start
+        if kind != "train" or done <= 0:
+            return ""
+        seconds = (time.perf_counter() - self._began) / done * (self._total - step)
+        return f"  left {tqdm.format_interval(seconds)}"
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+        self._board.close()
+        self._file.close()
+
+
+def _drop_cut_line(path: pathlib.Path) -> None:
+    """A kill can cut the last line short; what comes next must not be glued to it."""
+    if path.exists():
+        data = path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            with path.open("r+b") as file:
+                file.truncate(whole)

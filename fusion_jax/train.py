@@ -1,0 +1,257 @@
+"""The training loop, and nothing else: what a step computes is in steps.py, what a batch holds in loader.py."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import pathlib
+import time
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
+from data_pipelines.prepared import PoseDataset
+from fusion_jax import sharding
+from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
+from fusion_jax.config import Config
+from fusion_jax.datasets import open_dataset
+from fusion_jax.interrupt import stop_requests
+from fusion_jax.progress import Progress
+from fusion_jax.skeletons import skeleton
+from fusion_jax.state import TrainState, create_state
+from fusion_jax.tables import score_batches, summarise
+
+
+class TrainingDivergedError(RuntimeError):
+    """Loss or gradient became inf or NaN; the text names the step and the file that holds its batch."""
+
+
+class TrainingInterruptedError(RuntimeError):
+    """A signal asked the run to stop; everything up to the current step is saved."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions:
+    """What a run reports and saves, and when; none of it changes the trained network."""
+
+    log_every: int = 25
+    """Steps between two rows of numbers."""
+    eval_every: int = 500
+    """Steps between two evaluations on people held out of training; 0 for none."""
+    eval_frames: int = 1000
+    """At most this many frames in such an evaluation."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints; the last step is always saved."""
+    stop_after: int | None = None
+    """Save and stop once this many steps are done in all, to be resumed later by the same command."""
+    workers: int = 0
+    """Processes that prepare batches; 0 for threads of this one."""
+    show: bool = True
+    """Progress on the terminal."""
+
+
+def train(
+    config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, options: LoopOptions | None = None
+) -> TrainState:
+    """Trains, or resumes what `workdir` holds, up to config.steps; returns the final state.
+
+    The same config, data and machine give the same parameters bit for bit, whether or not the run was stopped and
+    resumed on the way.
+
+    Raises:
+      UserError: bad data, or a work folder of another run.
+      TrainingDivergedError: at the first step whose loss or gradient is not finite.
+      TrainingInterruptedError: after SIGINT or SIGTERM, once a checkpoint is written.
+    """
+    options = options or LoopOptions()
+    mesh = sharding.data_mesh()
+    dataset = open_dataset(config.dataset, data_dir, config.inputs.image_size, config.seed)
+    check_people(dataset)
+    record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), dataset.fingerprint)
+    save_run(workdir, config, record)
+    state = initial_state(config, dataset, mesh)
+    data = training_data(config, dataset, options.workers)
+    checkpoints = Checkpoints(workdir)
+    try:
+        if checkpoints.latest_step is not None:
+            state = checkpoints.restore(state, data)
+        return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
+    finally:
+        checkpoints.close()
+
+
+def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh) -> TrainState:
+    """The state before the first step, made on the mesh, outputs scaled by the dataset's training poses."""
+    mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton))
+    create = jax.jit(create_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
+    return create(config, jax.random.key(config.seed), mean, std)
+
+
+def training_data(config: Config, dataset: PoseDataset, workers: int = 0) -> grain.DatasetIterator:
+    """This process's share of the endless training batches."""
+    return train_iterator(
+        dataset,
+        target=skeleton(config.inputs.skeleton),
+        image_size=config.inputs.image_size,
+        augment=config.augment,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        num_workers=workers,
+    )
+
+
+def check_people(dataset: PoseDataset) -> None:
+    """Raises UserError where somebody is in the training split and in another one."""
+    from fusion_jax.errors import UserError
+
+    people = dataset.subjects
+    for split, subjects in people.items():
+        both = sorted(set(subjects) & set(people["train"]))
+        if split != "train" and both:
+            raise UserError(f"{dataset.name}: {', '.join(both)} are in both train and {split}; prepare it again")
+
+
+def place_batch(batch: dict[str, Any], dataset: PoseDataset, mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    """A host batch on the mesh, split along B; live scenes are rendered there."""
+    placed = sharding.global_batch(batch, mesh)
+    if dataset.render is not None:
+        placed["image"] = sharding.map_split(dataset.render, mesh)(placed.pop("scene"))
+    return placed
+
+
+def score_split(
+    config: Config,
+    state: TrainState,
+    dataset: PoseDataset,
+    split: str,
+    mesh: jax.sharding.Mesh,
+    *,
+    batch_size: int,
+    limit: int | None = None,
+) -> dict[str, np.ndarray]:
+    """`tables.score_batches` of a split's frames, each once."""
+    batches = eval_batches(
+        dataset,
+        split,
+        target=skeleton(config.inputs.skeleton),
+        image_size=config.inputs.image_size,
+        batch_size=batch_size,
+        limit=limit,
+    )
+    step = sharding.jit_eval_step(mesh)
+
+    def score(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+        return jax.device_get(step(state, place_batch(batch, dataset, mesh)))
+
+    return score_batches(score, batches)
+
+
+def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> TrainState:
+    step_fn = sharding.jit_train_step(mesh)
+    start, end = int(state.step), config.steps
+    if options.stop_after is not None:
+        end = min(end, max(start, options.stop_after))
+    window = _Window(options.log_every, config.batch_size, workdir)
+    label = f"{config.preset} {config.network.strategy}"
+    with (
+        Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
+        stop_requests() as stop_requested,
+    ):
+        for step in range(start + 1, end + 1):
+            waited = time.perf_counter()
+            host = next(data)
+            waited = time.perf_counter() - waited
+            state, measured = step_fn(state, place_batch(host, dataset, mesh))
+            window.add(step, host, measured, waited)
+            progress.step()
+            stop = stop_requested()
+            last = step == end or stop is not None
+            if step % options.log_every == 0 or last:
+                progress.row("train", step, window.close())
+            if options.eval_every and (step % options.eval_every == 0 or step == config.steps):
+                progress.row("validation", step, _validate(config, options, state, dataset, mesh))
+                window.restart_clock()
+            if step % options.checkpoint_every == 0 or last:
+                window.check()  # never save a state whose steps were not looked at
+                checkpoints.save(step, state, data)
+            if stop is not None:
+                checkpoints.wait()
+                raise TrainingInterruptedError(
+                    f"stopped by signal {stop} and saved at step {step} of {config.steps}; "
+                    "the same command resumes there"
+                )
+        checkpoints.wait()
+    return state
+
+
+def _validate(config, options, state, dataset, mesh) -> dict[str, float]:
+    frames = score_split(
+        config, state, dataset, "validation", mesh, batch_size=config.batch_size, limit=options.eval_frames
+    )
+    scores = summarise(frames)
+    return {name: score for name in ("mpjpe_mm", "pa_mpjpe_mm") if (score := scores[name]) is not None}
+
+
+class _Window:
+    """The steps since the last row: their metrics, still on the device, and their batches, for replay."""
+
+    def __init__(self, log_every: int, batch_size: int, workdir: pathlib.Path):
+        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
+        self._batches: collections.deque = collections.deque(maxlen=log_every)
+        self._batch_size, self._workdir = batch_size, workdir
+        self._waited, self._clock = 0.0, time.perf_counter()
+
+    def add(self, step: int, batch: dict[str, Any], measured: dict[str, jax.Array], waited: float) -> None:
+        self._steps.append((step, measured))
+        self._batches.append((step, batch))
+        self._waited += waited
+
+    def restart_clock(self) -> None:
+        self._waited, self._clock = 0.0, time.perf_counter()
+
+    def check(self) -> list[dict[str, np.ndarray]]:
+        """The metrics on the host. Raises TrainingDivergedError at the first that is not finite."""
+        steps = [(step, jax.device_get(measured)) for step, measured in self._steps]
+        for step, measured in steps:
+            if not measured["finite"]:
+                raise self._diverged(step, measured)
+        return [measured for _, measured in steps]
+
+    def close(self) -> dict[str, Any]:
+        """One row of numbers over the window, which is then empty."""
+        steps = self.check()
+        seconds = max(time.perf_counter() - self._clock, 1e-9)
+        row: dict[str, Any] = {
+            name: float(np.mean([m[name] for m in steps])) for name in ("loss", "data_loss", "penalty", "grad_norm")
+        }
+        row["mpjpe_mm"] = float(sum(m["mpjpe_sum"] for m in steps) / max(1, sum(m["mpjpe_count"] for m in steps)))
+        for name in ("alpha", "beta"):
+            if name in steps[-1]:
+                row[name] = float(steps[-1][name])
+        if "fusion_weights" in steps[-1]:
+            row["fusion_weights"] = [round(float(w), 6) for w in steps[-1]["fusion_weights"]]
+        row |= {
+            "examples_per_s": self._batch_size * len(steps) / seconds,
+            "input_wait_share": self._waited / seconds,
+            "seconds": seconds,
+        }
+        self._steps.clear()
+        self.restart_clock()
+        return row
+
+    def _diverged(self, step: int, measured: dict[str, np.ndarray]) -> TrainingDivergedError:
+        path = self._workdir / "replay" / f"step_{step}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        batch: dict[str, Any] = next((batch for kept, batch in self._batches if kept == step), {})
+        leaves = jax.tree_util.tree_leaves_with_path(batch)
+        np.savez(path, **{jax.tree_util.keystr(where, simple=True, separator="."): x for where, x in leaves})
+        return TrainingDivergedError(
+            f"step {step}: loss {measured['loss']:.6g} or gradient norm {measured['grad_norm']:.6g} is not finite; "
+            f"nothing was learned from it. Its batch is kept in {path}. Look at the batch's values, lower the "
+            "learning rate, or clip gradients"
+        )

@@ -1,0 +1,210 @@
+"""The loop: bit-exact resume, refusals, divergence, signals; and what evaluation makes of its checkpoints."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from fusion_jax import train as train_module
+from fusion_jax.checkpoint import load_run
+from fusion_jax.errors import UserError
+from fusion_jax.evaluate import evaluate_run
+from fusion_jax.records import read_json
+from fusion_jax.train import LoopOptions, TrainingDivergedError, check_people, train
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUIET = LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=100)
+
+
+def run(workdir, config=None, **options):
+    return train(config or small.config(), small.data_dir(), workdir, dataclasses.replace(QUIET, **options))
+
+
+def assert_same(a, b):
+    """Every leaf bit for bit, the key included."""
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x, y = jax.random.key_data(x), jax.random.key_data(y)
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("unbroken")
+    return workdir, run(workdir, eval_every=3)
+
+
+def test_same_seed_same_bits_and_another_seed_differs(unbroken, tmp_path):
+    assert_same(unbroken[1], run(tmp_path / "again"))
+    other = run(tmp_path / "other", small.config(seed=1))
+    assert not np.array_equal(other.params["fusion_1"]["kernel"], unbroken[1].params["fusion_1"]["kernel"])
+
+
+@pytest.mark.parametrize("stop", [1, 3, 5])
+def test_stopped_and_resumed_ends_bit_for_bit_where_unbroken_does(unbroken, tmp_path, stop):
+    half = run(tmp_path, stop_after=stop)
+    assert int(half.step) == stop
+    assert_same(run(tmp_path), unbroken[1])
+
+
+def test_a_finished_run_is_left_as_it_is(unbroken):
+    workdir, state = unbroken
+    before = rows(workdir)
+    assert_same(run(workdir), state)
+    assert rows(workdir) == before
+
+
+def test_metrics_are_written(unbroken):
+    workdir, state = unbroken
+    train_rows = [row for row in rows(workdir) if row["kind"] == "train"]
+    assert [row["step"] for row in train_rows] == [2, 4, 6]
+    for row in train_rows:
+        assert np.isclose(row["loss"], row["data_loss"] + row["penalty"], rtol=1e-5)
+        assert {"alpha", "beta", "mpjpe_mm", "examples_per_s", "grad_norm", "input_wait_share"} <= row.keys()
+        assert len(row["fusion_weights"]) == 2
+    assert [row["step"] for row in rows(workdir) if row["kind"] == "validation"] == [3, 6]
+    assert float(state.params["alpha"]) != 0.1 and list((workdir / "tensorboard").iterdir())
+
+
+def test_another_config_in_the_same_folder_is_refused(unbroken):
+    config = small.config(learning_rate=0.5, seed=7)
+    with pytest.raises(UserError, match=r"optim.learning_rate: 0.001 -> 0.5; seed: 0 -> 7"):
+        run(unbroken[0], config)
+    assert load_run(unbroken[0])[0] == small.config()
+
+
+def test_other_data_in_the_same_folder_is_refused(unbroken, monkeypatch):
+    real = train_module.open_dataset
+
+    def changed(*args):
+        return dataclasses.replace(real(*args), fingerprint="changed")
+
+    monkeypatch.setattr(train_module, "open_dataset", changed)
+    with pytest.raises(UserError, match='another dataset: fingerprint: .* -> "changed"'):
+        run(unbroken[0])
+
+
+def test_people_in_two_splits_are_refused():
+    dataset = train_module.open_dataset("synthetic_humans", small.data_dir(), 16)
+    mixed = dataclasses.replace(dataset, subjects={"train": ["S01", "S02"], "test": ["S02"]})
+    with pytest.raises(UserError, match="S02 are in both train and test"):
+        check_people(mixed)
+
+
+def test_divergence_stops_names_the_step_and_keeps_the_batch(tmp_path, monkeypatch):
+    real = train_module.training_data
+
+    def poisoned(*args):
+        for number, batch in enumerate(real(*args), start=1):
+            if number == 4:
+                batch["pose_mm"][2, 5] = np.inf
+            yield batch
+
+    monkeypatch.setattr(train_module, "training_data", poisoned)
+    with pytest.raises(TrainingDivergedError, match=r"step 4: loss inf .* not finite.*step_4\.npz"):
+        run(tmp_path, log_every=3)
+    kept = np.load(tmp_path / "replay" / "step_4.npz")
+    assert np.isinf(kept["pose_mm"][2, 5]).all() and kept["image"].shape == (8, 16, 16, 3)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*")), "nothing after the bad step is saved"
+
+
+def test_live_data_trains_and_resumes(tmp_path):
+    config = small.config(dataset="synthetic_humans/live", steps=3)
+    whole = run(tmp_path / "whole", config)
+    run(tmp_path / "parts", config, stop_after=2)
+    assert_same(run(tmp_path / "parts", config), whole)
+
+
+@pytest.mark.parametrize("strategy", ["free", "image", "heatmap", "fixed"])
+def test_every_strategy_trains_and_is_scored(tmp_path, strategy):
+    beta = 1.0 if strategy == "fixed" else None
+    run(tmp_path, small.config(strategy=strategy, beta=beta, steps=2))
+    assert evaluate_run(tmp_path)["strategy"] == strategy
+
+
+class TestEvaluate:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def result(cls, unbroken):
+        return evaluate_run(unbroken[0])
+
+    def test_the_file_holds_what_is_promised(self, unbroken, result):
+        written = read_json(unbroken[0] / "eval" / "test.json")
+        assert written == result
+        promised = ("mpjpe_mm", "pa_mpjpe_mm", "pa_mpjpe_reflection_mm", "n_mpjpe_mm", "pck_150mm", "auc")
+        assert all(isinstance(result[name], float) for name in promised)
+        assert result["num_frames"] == 56 and result["checkpoint_step"] == 6
+        assert len(result["per_action"]) == 14 and len(result["per_joint"]) == 17
+        assert result["protocol"]["subjects"] == ["S03"]
+        for name in ("md", "csv"):
+            assert (unbroken[0] / "eval" / f"test.{name}").read_text().count("walking") == 1
+
+    def test_relations_between_the_numbers(self, result):
+        assert result["per_joint"]["pelvis"]["mpjpe_mm"] == 0
+        joints = [row["mpjpe_mm"] for row in result["per_joint"].values()]
+        assert np.isclose(np.mean(joints), result["mpjpe_mm"], rtol=1e-5)
+        actions = [row["mpjpe_mm"] for row in result["per_action"].values()]
+        assert np.isclose(np.mean(actions), result["action_mean_mpjpe_mm"])
+
+    def test_batch_size_does_not_matter(self, unbroken, result):
+        """To float rounding: another batch size may add a matrix product's terms in another order."""
+        again = evaluate_run(unbroken[0], batch_size=20)
+        assert np.isclose(again["mpjpe_mm"], result["mpjpe_mm"], rtol=1e-5)
+
+    def test_samples_open_without_pickle(self, unbroken, result):
+        with np.load(unbroken[0] / "eval" / "test_samples.npz", allow_pickle=False) as samples:
+            assert set(samples["kind"]) == {"best", "median", "worst"}
+            error = np.linalg.norm(samples["pred_mm"] - samples["true_mm"], axis=-1).mean(1)
+            np.testing.assert_allclose(error, samples["mpjpe_mm"], rtol=1e-4)
+            best, worst = (samples["mpjpe_mm"][samples["kind"] == kind] for kind in ("best", "worst"))
+            assert best.max() <= worst.min()
+
+    def test_a_folder_without_a_run_and_a_run_without_a_checkpoint(self, tmp_path):
+        with pytest.raises(UserError, match="holds no run .* fusion-jax train"):
+            evaluate_run(tmp_path)
+        run(tmp_path, small.config(steps=1))
+        for step in (tmp_path / "checkpoints").iterdir():
+            step.rename(tmp_path / "moved")
+        with pytest.raises(UserError, match="no finished checkpoint"):
+            evaluate_run(tmp_path)
+
+    def test_an_unknown_split(self, unbroken):
+        with pytest.raises(UserError, match="no split 'val'; it has"):
+            evaluate_run(unbroken[0], split="val")
+
+
+def test_sigterm_saves_the_current_step_and_the_next_call_goes_on(tmp_path):
+    script = (
+        "import sys, pathlib; sys.path[:0] = sys.argv[1:3]\n"
+        "import small; from fusion_jax import cli; import fusion_jax.config as c\n"
+        "c.PRESETS['tiny'] = lambda base=c.tiny: base()\n"
+        "import fusion_jax.train as t; import dataclasses\n"
+        "small.data_dir = lambda: pathlib.Path(sys.argv[3])\n"
+        "config = small.config(steps=100000)\n"
+        "t.train(config, small.data_dir(), pathlib.Path(sys.argv[4]), t.LoopOptions(log_every=1, eval_every=0))\n"
+    )
+    args = [sys.executable, "-c", script, ROOT, ROOT / "tests", small.data_dir(), tmp_path]
+    process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    log = tmp_path / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and log.read_text().count("\n") > 2):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGTERM)
+    message = process.communicate(timeout=60)[1]
+    assert process.returncode != 0 and "saved at step" in message
+    step = int(message.split("saved at step ")[1].split()[0])
+    assert (tmp_path / "checkpoints" / str(step)).is_dir() and rows(tmp_path)[-1]["step"] == step

@@ -1,0 +1,190 @@
+"""The report's parts about scores: headline, comparison of runs, bars by action and by joint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion_jax import pictures
+from fusion_jax.report_page import Section, definitions, paragraph, picture, subtitle, table
+from fusion_jax.run_record import Evaluation, Record, RunRecord, is_number
+
+METRICS = (
+    ("mpjpe_mm", "MPJPE", "mean distance between predicted and true joint"),
+    ("pa_mpjpe_mm", "PA-MPJPE", "after the best rotation, shift and scale of each pose: is its shape right?"),
+    (
+        "pa_mpjpe_reflection_mm",
+        "PA-MPJPE, mirror images allowed",
+        "as the paper's own evaluation code aligns",
+    ),
+    ("n_mpjpe_mm", "N-MPJPE", "after the best scale of each pose alone: size does not count"),
+    ("action_mean_mpjpe_mm", "MPJPE, mean over actions", "each action counts alike, whatever its frames"),
+    ("pck_150mm", "PCK at 150 mm", "share of joints at most 150 mm off; more is better"),
+    ("auc", "AUC", "that share, averaged over limits from 0 to 150 mm; more is better"),
+)
+_SHARES = ("pck_150mm", "auc")  # in [0, 1], more is better
+_COMPARED = ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "pck_150mm", "auc")
+
+
+def headline_section(run: RunRecord) -> Section:
+    """For every split a table of scores beside the baseline's, and the protocol they were measured under."""
+    parts = [
+        paragraph(
+            "Errors are distances between predicted and true joints, so smaller is better. The baseline "
+            "answers every photo with the mean pose of the training set: a network that has learned nothing "
+            "from the photo is no better than that."
+        )
+    ]
+    for evaluation in run.evaluations:
+        scores, baseline = evaluation.scores, baseline_of(evaluation)
+        rows = [
+            (label, score_text(field, scores.get(field)), score_text(field, baseline.get(field)), meaning)
+            for field, label, meaning in METRICS
+            if field in scores
+        ]
+        header = ["", "this run", _name(baseline), "what it says"]
+        parts += [subtitle(f"Scores on {evaluation.split}"), table(header, rows, numeric=(1, 2))]
+        parts.append(definitions(_protocol(scores)))
+    return Section("Scores", "scores", parts, {})
+
+
+def _protocol(scores: Record) -> list[tuple[str, str]]:
+    known = [("frames scored", _count(scores.get("num_frames")))]
+    if "checkpoint_step" in scores:
+        known.append(("checkpoint", f"step {scores['checkpoint_step']}"))
+    protocol = _mapping(scores.get("protocol")).items()
+    return known + [(str(key).replace("_", " "), _plain(value)) for key, value in protocol]
+
+
+def comparison_section(runs: Sequence[RunRecord]) -> Section:
+    """One table for each split of the first run, its best numbers stressed, and which rows do not compare."""
+    parts = [paragraph("The same split, scored for several runs. The best number of each column stands out.")]
+    names = _short_names([run.workdir for run in runs])
+    labels = {field: label for field, label, _ in METRICS}
+    header = ["run", "strategy", *(labels[field] for field in _COMPARED), "frames"]
+    for evaluation in runs[0].evaluations:
+        found = [{e.split: e.scores for e in run.evaluations}.get(evaluation.split) for run in runs]
+        rows = [
+            [name, strategy_label(run), *_score_cells(scores or {})]
+            for name, run, scores in zip(names, runs, found, strict=True)
+        ]
+        rows.append([_name(baseline_of(evaluation)), "none", *_score_cells(baseline_of(evaluation))])
+        parts.append(subtitle(f"On {evaluation.split}"))
+        parts.append(table(header, rows, numeric=range(2, len(header)), best=_best_cells(found)))
+        parts += [paragraph(note, "note") for note in _caveats(names, runs, found, evaluation.split)]
+    return Section("Comparison", "comparison", parts, {})
+
+
+def _score_cells(scores: Mapping) -> list[str]:
+    return [*(score_text(f, scores.get(f)) for f in _COMPARED), _count(scores.get("num_frames"))]
+
+
+def _best_cells(found: Sequence[Record | None]) -> list[tuple[int, int]]:
+    """(row, column) of the best run of each column; the baseline below the runs does not take part."""
+    cells = []
+    for column, field in enumerate(_COMPARED, start=2):
+        known = {row: s[field] for row, s in enumerate(found) if s and is_number(s.get(field))}
+        if known:
+            best = (max if field in _SHARES else min)(known.values())
+            cells += [(row, column) for row, value in known.items() if value == best]
+    return cells
+
+
+def _caveats(names: Sequence[str], runs: Sequence[RunRecord], found: Sequence[Record | None], split: str) -> list[str]:
+    """Sentences on runs without this split, or scored differently from the first one."""
+    notes = []
+    ours = _conditions(found[0] or {})
+    for name, run, scores in zip(names, runs, found, strict=True):
+        if scores is None:
+            command = f"fusion-jax evaluate --workdir {run.workdir}"
+            notes.append(f"{name} has no scores on {split}; to make them run {command} on that split.")
+            continue
+        theirs = _conditions(scores)
+        differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
+        if differ:
+            notes.append(f"Beware: {name} was scored differently ({', '.join(differ)}), its row is not comparable.")
+    return notes
+
+
+def _conditions(scores: Record) -> dict[str, Any]:
+    return {**_mapping(scores.get("protocol")), "number of frames": scores.get("num_frames")}
+
+
+def breakdown_section(run: RunRecord, evaluation: Evaluation) -> Section:
+    """Bars per action and per joint, or a sentence where the evaluation holds none."""
+    split, layout, scores = evaluation.split, run.skeleton, evaluation.scores
+    actions, per_joint = _scored(scores.get("per_action")), _scored(scores.get("per_joint"))
+    joints = {name: per_joint[name]["mpjpe_mm"] for name in layout.joints if name in per_joint}
+    parts: list[str] = []
+    pngs: dict[str, bytes] = {}
+    if actions:
+        mean = scores.get("action_mean_mpjpe_mm")
+        figure = pictures.action_bars(actions, mean if is_number(mean) else None)
+        png = pngs[f"{split}_actions"] = pictures.png_bytes(figure)
+        parts.append(picture(png, "Which actions are hard. In brackets: how many frames were scored."))
+    else:
+        parts.append(paragraph("No bars per action: the evaluation holds no scores per action.", "note"))
+    if joints:
+        sides = {name: layout.side(layout.index(name)) for name in joints}
+        png = pngs[f"{split}_joints"] = pictures.png_bytes(pictures.joint_bars(joints, sides))
+        caption = (
+            "Which joints are hard. Positions are relative to the root, so joints far from it, along arms "
+            "and legs, move most and are the hardest to place."
+        )
+        parts.append(picture(png, caption))
+    else:
+        parts.append(paragraph("No bars per joint: the evaluation holds no scores per joint.", "note"))
+    return Section(f"By action and joint on {split}", f"breakdown-{split}", parts, pngs)
+
+
+def baseline_of(evaluation: Evaluation) -> Mapping:
+    """The scores of always answering the mean training pose; empty where the evaluation has none."""
+    return _mapping(evaluation.scores.get("baseline"))
+
+
+def strategy_label(run: RunRecord) -> str:
+    """The strategy's name, with its layer where that was set by hand."""
+    beta = run.config["network"].get("beta")
+    return f"fixed, β = {beta:g}" if run.strategy == "fixed" and is_number(beta) else run.strategy
+
+
+def score_text(field: str, value: Any) -> str:
+    """A score with its unit as plain text; a dash where there is none.
+
+    >>> score_text("mpjpe_mm", 61.54), score_text("auc", 0.5), score_text("auc", None)
+    ('61.5 mm', '50.0 %', '—')
+    """
+    if not is_number(value):
+        return "—"
+    return f"{100 * value:.1f} %" if field in _SHARES else f"{value:.1f} mm"
+
+
+def _scored(entries: Any) -> dict[str, Mapping]:
+    """Those of {name: scores} that have an mpjpe: a joint that is never valid has none."""
+    return {k: v for k, v in _mapping(entries).items() if is_number(_mapping(v).get("mpjpe_mm"))}
+
+
+def _name(baseline: Mapping) -> str:
+    return str(baseline.get("name", "baseline"))
+
+
+def _mapping(value: Any) -> Mapping:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _count(value: Any) -> str:
+    return f"{value:,}" if is_number(value) else "—"
+
+
+def _plain(value: Any) -> str:
+    """A protocol entry as a line of text."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    return ", ".join(_plain(v) for v in value) if isinstance(value, list) else str(value)
+
+
+def _short_names(paths: Sequence[Path]) -> list[str]:
+    """Folder names, or whole paths where two folders are called alike."""
+    names = [path.resolve().name for path in paths]
+    return [str(path) if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]

@@ -1,0 +1,210 @@
+"""What a trained run left in its work folder, read back and checked: config, log, evaluations. No drawing."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fusion_jax.errors import UserError
+from fusion_jax.skeletons import Skeleton, skeleton
+
+Record = Mapping[str, Any]
+
+
+class Samples(NamedTuple):
+    """N evaluated frames, chosen to be looked at; the fields are the arrays of <split>_samples.npz.
+
+    Attributes:
+      image: (N, S, S, 3) uint8 crop.
+      joints2d: (N, J, 2) px of the crop, (0, 0) the centre of its top left pixel.
+      heatmap: (N, h, w, C), one channel a 2D joint, >= 0.
+      true_mm, pred_mm: (N, J, 3) root-relative, camera frame.
+      valid: (N, J) bool.
+      mpjpe_mm: (N,).
+      kind: (N,) best, median or worst.
+      subject, action, sequence: (N,) str.
+      frame: (N,) int.
+    """
+
+    image: np.ndarray
+    joints2d: np.ndarray
+    heatmap: np.ndarray
+    true_mm: np.ndarray
+    pred_mm: np.ndarray
+    valid: np.ndarray
+    mpjpe_mm: np.ndarray
+    kind: np.ndarray
+    subject: np.ndarray
+    action: np.ndarray
+    sequence: np.ndarray
+    frame: np.ndarray
+
+
+class Evaluation(NamedTuple):
+    """The scores of one split, and its sample frames where any were kept."""
+
+    split: str
+    scores: Record
+    samples: Samples | None
+
+
+class RunRecord(NamedTuple):
+    """A work folder: `train` and `validation` are log records by rising step, each step once."""
+
+    workdir: Path
+    config: Record
+    train: list[Record]
+    validation: list[Record]
+    evaluations: list[Evaluation]
+
+    @property
+    def strategy(self) -> str:
+        """The fusion strategy's name, as in the config."""
+        return str(self._setting("network", "strategy"))
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self._setting("network", "streams")[0]["layers"])
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """The layout of the predicted poses."""
+        return skeleton(self._setting("inputs", "skeleton"))
+
+    def _setting(self, group: str, field: str) -> Any:
+        try:
+            return self.config[group][field]
+        except (KeyError, TypeError):
+            raise UserError(
+                f"{self.workdir / 'config.json'}: {group}.{field} is missing; "
+                "give a work folder that `fusion-jax train` made"
+            ) from None
+
+
+def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
+    """Everything in a work folder; without `log` the training log is not read and may be missing.
+
+    Raises:
+      UserError: a file is missing or broken; it names the file and the command that makes it.
+    """
+    workdir = Path(workdir)
+    config_path = workdir / "config.json"
+    if not config_path.is_file():
+        raise UserError(f"{config_path} is missing: run `fusion-jax train --workdir {workdir}` first")
+    train, validation = read_log(workdir / "metrics.jsonl") if log else ([], [])
+    run = RunRecord(workdir, _read_object(config_path), train, validation, [])
+    return run._replace(evaluations=read_evaluations(workdir, run.skeleton))
+
+
+def read_log(path: Path) -> tuple[list[Record], list[Record]]:
+    """The (train, validation) records of a metrics.jsonl, by rising step; of a repeated step the last counts.
+
+    A run that was resumed logs some steps again. A last line without its line end was cut short by a kill;
+    where it does not parse it is left out.
+
+    Raises:
+      UserError: no file, no training record, or a broken line, by number.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `fusion-jax train --workdir {path.parent}` first")
+    lines = path.read_bytes().split(b"\n")
+    by_step: dict[str, dict[int, Record]] = {"train": {}, "validation": {}}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):  # no line end: cut short
+                continue
+            raise UserError(f"{path}, line {number}: not a JSON object ({error}); repair or delete it") from None
+        _check_record(record, f"{path}, line {number}")
+        by_step.setdefault(record["kind"], {})[record["step"]] = record
+    if not by_step["train"]:
+        raise UserError(
+            f"{path} holds no training record yet: train on with `fusion-jax train --workdir {path.parent}`"
+        )
+    train, validation = ([by_step[k][s] for s in sorted(by_step[k])] for k in ("train", "validation"))
+    lengths = {len(r["fusion_weights"]) for r in train if "fusion_weights" in r}
+    if len(lengths) > 1:
+        raise UserError(f"{path}: fusion_weights has {sorted(lengths)} entries in different lines, expected one L")
+    return train, validation
+
+
+def _check_record(record: Any, where: str) -> None:
+    """Raises UserError unless it is an object of kind, step, and finite numbers or lists of them."""
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: {record!r} is not a JSON object; repair or delete the line")
+    if not isinstance(record.get("kind"), str) or not isinstance(record.get("step"), int):
+        raise UserError(f"{where}: expected a text `kind` and a whole number `step`; repair or delete the line")
+    for field, value in record.items():
+        numbers = value if isinstance(value, list) else [] if field == "kind" else [value]
+        if not all(is_number(v) for v in numbers):
+            raise UserError(f"{where}: {field} is {value!r}, expected finite numbers; did the training diverge there?")
+
+
+def is_number(value: object) -> bool:
+    """Whether a JSON value is a finite number (true and false are none)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def read_evaluations(workdir: Path, layout: Skeleton) -> list[Evaluation]:
+    """All in WORKDIR/eval, `test` first, then `validation`, then by name. Raises UserError for none."""
+    paths = sorted((workdir / "eval").glob("*.json"), key=lambda p: (p.stem != "test", p.stem != "validation", p.stem))
+    if not paths:
+        raise UserError(f"{workdir / 'eval'} holds no evaluation: run `fusion-jax evaluate --workdir {workdir}` first")
+    found = []
+    for path in paths:
+        scores = _read_object(path)
+        if not is_number(scores.get("mpjpe_mm")):
+            raise UserError(
+                f"{path}: mpjpe_mm is {scores.get('mpjpe_mm')!r}, expected a number of mm; "
+                f"run `fusion-jax evaluate --workdir {workdir}` again"
+            )
+        samples_path = path.with_name(f"{path.stem}_samples.npz")
+        samples = read_samples(samples_path, layout) if samples_path.is_file() else None
+        found.append(Evaluation(path.stem, scores, samples if samples and len(samples.frame) else None))
+    return found
+
+
+def read_samples(path: Path, layout: Skeleton) -> Samples:
+    """The arrays of a <split>_samples.npz, read without pickles. Raises UserError naming what is off."""
+    again = f"run `fusion-jax evaluate --workdir {path.parent.parent}` again"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            samples = Samples(**{name: stored[name] for name in Samples._fields})
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} cannot be read ({error}); {again}") from None
+    n, j = samples.frame.shape[0], layout.num_joints
+    tails: dict[str, tuple[int | None, ...]] = {
+        "image": (None, None, 3), "heatmap": (None, None, None), "joints2d": (j, 2),
+        "true_mm": (j, 3), "pred_mm": (j, 3), "valid": (j,),
+    }  # fmt: skip
+    for name, array in samples._asdict().items():
+        if not _fits(array.shape, (n, *tails.get(name, ()))):
+            raise UserError(
+                f"{path}: {name} has shape {array.shape}, expected {(n, *tails.get(name, ()))} "
+                f"for {n} samples of {layout.name}; {again}"
+            )
+    return samples
+
+
+def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
+    return len(shape) == len(expected) and all(e in (None, s) for s, e in zip(shape, expected, strict=True))
+
+
+def _read_object(path: Path) -> Record:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON ({error}); make it again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, got {type(content).__name__}; make it again")
+    return content

@@ -1,0 +1,236 @@
+"""The command line: sub-commands to one function call each. Heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import sys
+from typing import Annotated, Literal
+
+import tyro
+
+from fusion_jax.errors import UserError
+
+Preset = Literal["tiny", "paper", "paper-wide"]
+StrategyName = Literal["learned", "fixed", "free", "image", "heatmap"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepare:
+    """Write a dataset to disk, ready for training.
+
+    fusion-jax prepare synthetic_humans --data-dir data
+
+    `synthetic_humans` needs no download: people are posed and rendered here. With --motion they act out your BVH
+    motion-capture clips instead of the built-in actions. A dataset that is already there is kept and said so.
+    """
+
+    dataset: Annotated[Literal["synthetic_humans"], tyro.conf.Positional]
+    """What to prepare."""
+    data_dir: pathlib.Path = pathlib.Path("data")
+    """Folder that holds prepared datasets."""
+    motion: pathlib.Path | None = None
+    """Folder of BVH clips named <performer>_<clip>.bvh; CMU's and other common joint names are understood, any
+    others through a mapping.json in the folder."""
+    test_performers: tuple[str, ...] = ()
+    """With --motion: whose clips are for testing only; by default the last quarter of the performers."""
+    num_subjects: int = 16
+    """How many people; a quarter of them are for testing, an eighth for validation."""
+    size: int = 64
+    """Side of the pictures, px."""
+    frames: int = 16
+    """Frames of each sequence; every one is seen by four cameras."""
+    fps: float = 5.0
+    """Frames per second kept of the motion."""
+    seed: int = 0
+    """Draws people, motion, cameras, light and rooms."""
+
+    def run(self) -> None:
+        from fusion_jax.prepare import prepare_synthetic_humans
+
+        prepare_synthetic_humans(
+            self.data_dir,
+            size=self.size,
+            num_subjects=self.num_subjects,
+            frames=self.frames,
+            fps=self.fps,
+            seed=self.seed,
+            motion="" if self.motion is None else str(self.motion),
+            test_performers=self.test_performers,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a network, or resume what the work folder holds.
+
+    fusion-jax train --preset tiny --dataset synthetic_humans --data-dir data --workdir runs/learned
+
+    The work folder gets config.json, metrics.jsonl, TensorBoard files and checkpoints. The same command continues
+    after a stop or a kill, at the exact example; another config in the same folder is refused.
+    """
+
+    preset: Preset = "tiny"
+    """tiny: learns on two CPU cores in minutes. paper, paper-wide: the published networks, for GPU or TPU."""
+    dataset: str = "synthetic_humans"
+    """synthetic_humans, synthetic_humans/<config> where several are prepared, or synthetic_humans/live, which
+    renders new pictures on the device while it trains."""
+    data_dir: pathlib.Path = pathlib.Path("data")
+    """Where `fusion-jax prepare` wrote."""
+    workdir: pathlib.Path = pathlib.Path("runs/tiny")
+    """Folder of this run."""
+    steps: int | None = None
+    """Optimiser steps in all; none: the preset's."""
+    strategy: StrategyName = "learned"
+    """Where to fuse: learned finds out; fixed does it at --beta; free has one weight per layer; image and heatmap
+    use that stream alone."""
+    beta: float | None = None
+    """Fusion layer: for fixed 0 (early) .. L (late); for learned where it starts, by default the middle."""
+    alpha_init: float | None = None
+    """Sharpness at the start; none: the preset's."""
+    alpha_penalty_weight: float | None = None
+    """lambda of the penalty lambda / alpha^2, mm^2; none: the preset's."""
+    learning_rate: float | None = None
+    """Of the weights; none: the preset's."""
+    fusion_learning_rate: float | None = None
+    """Of alpha and beta; none: the preset's."""
+    clip_norm: float | None = None
+    """Largest gradient norm of each parameter group, mm^2; 0 for no clipping; none: the preset's."""
+    batch_size: int | None = None
+    """Over all hosts; none: the preset's."""
+    augment: Literal["full", "light", "paper", "none"] | None = None
+    """full: crop, flip, scale, rotation, colour. light: crop, flip, colour. paper: the release's one crop per
+    batch. none: pictures as they are. None: the preset's."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, loss and metrics stay float32."""
+    seed: int = 0
+    """Draws weights, order, augmentation, dropout."""
+    log_every: int = 25
+    """Steps between two rows of numbers."""
+    eval_every: int = 500
+    """Steps between two evaluations on validation people; 0 for none."""
+    checkpoint_every: int = 500
+    """Steps between two checkpoints."""
+    stop_after: int | None = None
+    """Save and stop once this many steps are done in all; the same command without it goes on."""
+    workers: int = 0
+    """Processes that prepare batches; 0 for threads."""
+
+    def run(self) -> None:
+        from fusion_jax.config import with_overrides
+        from fusion_jax.train import LoopOptions, train
+
+        config = with_overrides(
+            self.preset,
+            dataset=self.dataset,
+            strategy=self.strategy,
+            beta=self.beta,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            augment=self.augment,
+            compute_dtype=self.compute_dtype,
+            alpha_init=self.alpha_init,
+            alpha_penalty_weight=self.alpha_penalty_weight,
+            learning_rate=self.learning_rate,
+            fusion_learning_rate=self.fusion_learning_rate,
+            clip_norm=self.clip_norm,
+        )
+        options = LoopOptions(
+            log_every=self.log_every,
+            eval_every=self.eval_every,
+            checkpoint_every=self.checkpoint_every,
+            stop_after=self.stop_after,
+            workers=self.workers,
+        )
+        state = train(config, self.data_dir, self.workdir, options)
+        print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a run's newest checkpoint on every frame of a split.
+
+    fusion-jax evaluate --workdir runs/learned
+
+    Writes WORKDIR/eval/<split>.json, .md and .csv: mpjpe, pa_mpjpe, n_mpjpe, pck, auc, per action and per joint,
+    with the protocol they follow.
+    """
+
+    workdir: pathlib.Path
+    """Folder of the run."""
+    split: str = "test"
+    """Part of the run's dataset: test people were never seen in training."""
+    data_dir: pathlib.Path | None = None
+    """Where the data is now, if it moved since training."""
+    batch_size: int = 64
+    """Frames at a time; does not change the result."""
+
+    def run(self) -> None:
+        from fusion_jax.evaluate import evaluate_run
+        from fusion_jax.tables import markdown
+
+        result = evaluate_run(self.workdir, self.split, self.data_dir, self.batch_size)
+        print(markdown(result))
+        print(f"written to {self.workdir / 'eval' / self.split}.json, .md, .csv")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """Make pictures and one self-contained page of a run.
+
+    fusion-jax report --workdir runs/learned --compare runs/image runs/heatmap
+
+    Writes WORKDIR/report.html (opens without a network) and its PNGs in WORKDIR/report.
+    """
+
+    workdir: pathlib.Path
+    """Folder of a run that was evaluated."""
+    compare: tuple[pathlib.Path, ...] = ()
+    """Further evaluated runs for a table side by side."""
+
+    def run(self) -> None:
+        from fusion_jax.report import write_report
+
+        print(f"written {write_report(self.workdir, self.compare)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Everything at once on the embedded dataset: prepare, train three networks, evaluate, report.
+
+    fusion-jax demo
+
+    A few minutes on two CPU cores. What is done already is reused.
+    """
+
+    data_dir: pathlib.Path = pathlib.Path("data")
+    """Folder for the dataset."""
+    runs_dir: pathlib.Path = pathlib.Path("runs/demo")
+    """Folder for the runs: learned, image, heatmap."""
+    steps: int | None = None
+    """Steps of each training; none: the preset's."""
+
+    def run(self) -> None:
+        from fusion_jax.demo import run_demo
+
+        run_demo(self.data_dir, self.runs_dir, self.steps)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal."""
+    prog = "fusion-jax"
+    description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
+    command = tyro.cli(Prepare | Train | Evaluate | Report | Demo, prog=prog, description=description, args=args)
+    try:
+        command.run()
+    except UserError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        code = {"TrainingDivergedError": 3, "TrainingInterruptedError": 130}.get(type(error).__name__)
+        if code is None:
+            raise
+        print(f"{prog}: {error}", file=sys.stderr)
+        return code
+    return 0

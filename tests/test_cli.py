@@ -1,0 +1,98 @@
+"""The program as a user meets it: help, exit codes, one-line errors."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import small
+
+from fusion_jax.cli import main
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def program(*args, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "fusion_jax", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=300
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["evaluate"], ["report"], ["demo"]])
+def test_help_teaches_and_loads_nothing_heavy(command):
+    code = (
+        "import sys\nfrom fusion_jax.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
+        "heavy = {'jax', 'flax', 'tensorflow', 'tensorflow_datasets', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code, *command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    assert "fusion-jax" in run.stdout and (not command or f"fusion-jax {command[0]}" in run.stdout)
+
+
+def test_the_readmes_way_through(tmp_path, capsys):
+    """prepare, train, evaluate, report as a newcomer types them (two steps of the real preset)."""
+    data, run = tmp_path / "data", tmp_path / "run"
+    prepare = ["prepare", "synthetic_humans", "--data-dir", data, "--num-subjects", "3", "--frames", "1"]
+    train = ["train", "--data-dir", data, "--workdir", run, "--steps", "2", "--batch-size", "4", "--eval-every", "2"]
+    for command in (prepare, train, ["evaluate", "--workdir", run], ["report", "--workdir", run]):
+        assert main(list(map(str, command))) == 0, capsys.readouterr().err
+    out = capsys.readouterr().out
+    assert "fusion-jax evaluate --workdir" in out and "mean pose (baseline)" in out
+    assert json.loads((run / "eval" / "test.json").read_text())["num_frames"] == 56
+    page = (run / "report.html").read_text()
+    assert "plotly" in page.lower() and len(list((run / "report").glob("*.png"))) >= 6
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "--dataset", "synthetic_human"], "Did you mean 'synthetic_humans'"),
+        (["train", "--data-dir", "NOWHERE"], "run: fusion-jax prepare synthetic_humans --data-dir NOWHERE"),
+        (["train", "--strategy", "fixed", "--data-dir", "DATA"], "needs a beta"),
+        (["train", "--strategy", "fixed", "--beta", "9", "--data-dir", "DATA"], r"beta 9.0 is outside [0, 5]"),
+        (["train", "--steps", "0"], "steps is 0, expected >= 1"),
+        (["train", "--dataset", "synthetic_humans/live", "--augment", "full"], "leave --augment away"),
+        (["evaluate", "--workdir", "NOWHERE"], "NOWHERE holds no run"),
+        (["report", "--workdir", "NOWHERE"], "fusion-jax train"),
+        (["prepare", "synthetic_humans", "--motion", "NOWHERE"], "no such folder"),
+        (["prepare", "synthetic_humans", "--num-subjects", "1"], "num_subjects is 1, expected at least 3"),
+    ],
+)
+def test_user_errors_are_one_line_and_exit_2(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [str(small.data_dir()) if arg == "DATA" else arg for arg in args]
+    assert main(args) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("fusion-jax: ") and message in error
+    assert not list(tmp_path.rglob("checkpoints/*")), "nothing half-made is left"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "--preset", "tinny"], "tiny"),
+        (["train", "--strategy", "late"], "learned"),
+        (["train", "--stpes", "3"], "--steps"),
+        (["traim"], "train"),
+        (["evaluate"], "--workdir"),
+    ],
+)
+def test_misspelt_words_are_refused_by_the_parser(args, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(args)
+    assert stop.value.code == 2 and message in "".join(capsys.readouterr())
+
+
+def test_a_real_process_prints_no_traceback(tmp_path):
+    run = program("evaluate", "--workdir", tmp_path)
+    assert run.returncode == 2 and "Traceback" not in run.stderr and "holds no run" in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_divergence_has_an_exit_code_of_its_own(tmp_path, capsys):
+    args = ["train", "--data-dir", small.data_dir(), "--workdir", tmp_path, "--steps", "5", "--batch-size", "4"]
+    assert main([*map(str, args), "--learning-rate", "1e30", "--eval-every", "0"]) == 3
+    assert "not finite" in capsys.readouterr().err and list((tmp_path / "replay").glob("step_*.npz"))

@@ -1,0 +1,153 @@
+"""Presets, the ranges of every field, overrides; the errors name the field and what to do."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from fusion_jax import config as cfg
+from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
+from fusion_jax.errors import UserError, check_field, unknown_name
+from fusion_jax.network import fusion_layers
+from fusion_jax.state import input_shapes, make_network
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", sorted(cfg.PRESETS))
+def test_presets_describe_networks_that_build(name):
+    config = cfg.preset(name)
+    assert config.preset == name and hash(config) == hash(cfg.preset(name)) and config == cfg.preset(name)
+    assert len(fusion_layers(config.network.streams)) == len(config.network.streams[0].layers)
+    shapes = {k: jax.ShapeDtypeStruct(v, "float32") for k, v in input_shapes(config.inputs, 2).items()}
+    network = make_network(config.network, config.inputs)
+    pose, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), shapes)
+    assert pose.shape == (2, 17, 3)
+
+
+def test_paper_preset_trains_as_the_release_does():
+    paper = cfg.preset("paper")
+    assert [len(cfg.preset(name).network.streams[0].layers) for name in ("paper", "paper-wide")] == [7, 8]
+    assert (paper.batch_size, paper.optim.learning_rate, paper.optim.alpha_penalty_weight) == (128, 1e-3, 5000)
+    assert paper.optim.fusion_learning_rate == 1e-3  # one optimiser for all of theta, alpha, beta
+    assert (paper.optim.schedule, paper.optim.warmup_steps, paper.optim.clip_norm) == ("constant", 0, 0)
+    assert (paper.network.alpha_init, paper.network.beta) == (0.1, None)
+    assert (paper.inputs.image_size, paper.inputs.skeleton) == (112, "human36m17")
+    assert paper.augment.crop_probability == 0.7 and paper.augment.shared_crop and not paper.augment.flip_probability
+    assert paper.augment.crop_fraction * 128 == 112
+
+
+@pytest.mark.parametrize(
+    "record, field, value",
+    [
+        (cfg.OptimConfig, "learning_rate", 0.0),
+        (cfg.OptimConfig, "learning_rate", NAN),
+        (cfg.OptimConfig, "fusion_learning_rate", -1.0),
+        (cfg.OptimConfig, "warmup_steps", -1),
+        (cfg.OptimConfig, "clip_norm", -1.0),
+        (cfg.OptimConfig, "alpha_penalty_weight", NAN),
+        (cfg.OptimConfig, "schedule", "linear"),
+        (cfg.InputConfig, "image_size", 0),
+        (cfg.InputConfig, "heatmap_size", -3),
+        (cfg.InputConfig, "heatmap_sigma_px", 0.0),
+        (AugmentConfig, "crop_probability", 1.1),
+        (AugmentConfig, "flip_probability", -0.1),
+        (AugmentConfig, "crop_fraction", 0.0),
+        (AugmentConfig, "scale_range", 1.0),
+        (AugmentConfig, "colour", 1.0),
+        (AugmentConfig, "rotation_deg", 181.0),
+    ],
+)
+def test_values_out_of_range_are_named(record, field, value):
+    with pytest.raises(UserError, match=rf"{field} is .*expected"):
+        record(**{field: value})
+
+
+@pytest.mark.parametrize(
+    "fields, words",
+    [
+        ({"alpha_init": 0.0}, "alpha_init"),
+        ({"strategy": "late"}, "unknown strategy 'late'"),
+        ({"compute_dtype": "float16"}, "compute_dtype"),
+    ],
+)
+def test_network_values_out_of_range(fields, words):
+    with pytest.raises(UserError, match=words):
+        dataclasses.replace(cfg.preset("tiny").network, **fields)
+
+
+@pytest.mark.parametrize("fields", [{"steps": 0}, {"batch_size": 0}, {"seed": -1}])
+def test_run_values_out_of_range(fields):
+    with pytest.raises(UserError, match=next(iter(fields))):
+        dataclasses.replace(cfg.preset("tiny"), **fields)
+
+
+@pytest.mark.parametrize("field", ["skeleton", "heatmap_skeleton"])
+def test_unknown_skeleton(field):
+    with pytest.raises(UserError, match="unknown skeleton 'mpii'.*mpii16"):
+        cfg.InputConfig(**{field: "mpii"})
+
+
+def test_unknown_preset_is_answered_with_the_closest():
+    with pytest.raises(UserError, match="Did you mean 'paper-wide'"):
+        cfg.preset("paper_wide")
+
+
+# --- overrides ------------------------------------------------------------------------------------------------------
+
+
+def test_override_field_names_are_unique():
+    """with_overrides finds the record of a field by its name alone."""
+    names = [f.name for record in (cfg.Config, cfg.NetworkConfig, cfg.OptimConfig) for f in dataclasses.fields(record)]
+    assert len(names) == len(set(names))
+
+
+def test_overrides_reach_their_records():
+    got = cfg.with_overrides("tiny", strategy="fixed", beta=2.0, learning_rate=0.5, steps=7, augment="light")
+    base = cfg.preset("tiny")
+    assert (got.network.strategy, got.network.beta, got.optim.learning_rate, got.steps) == ("fixed", 2.0, 0.5, 7)
+    assert got.augment == AUGMENTATIONS["light"]
+    undone = dataclasses.replace(got, network=base.network, optim=base.optim, steps=base.steps, augment=base.augment)
+    assert undone == base
+
+
+def test_none_and_no_overrides_leave_the_preset():
+    assert cfg.with_overrides("paper", beta=None, steps=None, augment=None) == cfg.preset("paper")
+    assert cfg.with_overrides("tiny", beta=0.0).network.beta == 0.0  # zero is a value
+
+
+def test_live_data_is_not_augmented():
+    assert cfg.with_overrides("tiny", dataset="synthetic_humans/live").augment == AUGMENTATIONS["none"]
+    assert cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="none").augment == AUGMENTATIONS["none"]
+    with pytest.raises(UserError, match="'full'.*--augment"):
+        cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="full")
+
+
+def test_bad_overrides():
+    with pytest.raises(UserError, match="unknown augmentation 'ful'. Did you mean 'full'"):
+        cfg.with_overrides("tiny", augment="ful")
+    with pytest.raises(UserError, match="learning_rate"):
+        cfg.with_overrides("tiny", learning_rate=-1.0)
+    with pytest.raises(UserError, match="learning_rat"):
+        cfg.with_overrides("tiny", learning_rat=0.1)
+
+
+def test_no_augmentation_changes_nothing():
+    none = AUGMENTATIONS["none"]
+    assert (none.crop_probability, none.crop_fraction, none.shared_crop) == (0, 1, False)
+    assert (none.flip_probability, none.scale_range, none.rotation_deg, none.colour) == (0, 0, 0, 0)
+    assert AUGMENTATIONS["full"] == AugmentConfig()
+    assert AUGMENTATIONS["light"].rotation_deg == 0
+
+
+# --- errors ---------------------------------------------------------------------------------------------------------
+
+
+def test_error_texts():
+    error = unknown_name("colour", "bleu", {"red", "blue", "green"})
+    assert str(error) == "unknown colour 'bleu'. Did you mean 'blue'? Known: blue, green, red."
+    assert str(unknown_name("colour", "xyz", ["red"])) == "unknown colour 'xyz'. Known: red."
+    assert isinstance(error, ValueError)
+    check_field(True, "steps", 3, "anything")
+    with pytest.raises(UserError, match="^config: steps is 0, expected >= 1$"):
+        check_field(False, "steps", 0, ">= 1")

@@ -31,23 +31,24 @@ class DatasetRecord:
 
 
 def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
-    """Writes the config and the dataset's record, or checks them against those of the run already there.
+    """Writes the config and the dataset's record of a run that begins."""
+    write_json(workdir / "config.json", to_json(config))
+    write_json(workdir / "dataset.json", to_json(dataset))
+
+
+def check_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
+    """Compares a run that is to go on with what its work folder says.
 
     Raises:
-      UserError: the work folder belongs to another run, naming every differing field with both values.
+      UserError: the folder belongs to another run, naming every differing field with both values.
     """
-    for file, record in (("config.json", config), ("dataset.json", dataset)):
-        path, new = workdir / file, to_json(record)
-        if not path.exists():
-            write_json(path, new)
-            continue
-        old = read_json(path)
-        lines = differences(old, new)
-        if file == "dataset.json":  # the same data may have moved
-            lines = [line for line in lines if not line.startswith("data_dir:")]
+    old_config, old_dataset = load_run(workdir)
+    moved = dataclasses.replace(old_dataset, data_dir=dataset.data_dir)  # the same data may have moved
+    for what, old, new in (("config", old_config, config), ("dataset", moved, dataset)):
+        lines = differences(to_json(old), to_json(new))
         if lines:
             raise UserError(
-                f"{workdir} holds a run with another {path.stem}: {'; '.join(lines)}. Give the same settings to "
+                f"{workdir} holds a run with another {what}: {'; '.join(lines)}. Give the same settings to "
                 "resume it, or another --workdir to start a new run"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 import sys
 from typing import Annotated, Literal
@@ -222,6 +223,7 @@ def main(args: list[str] | None = None) -> int:
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
     command = tyro.cli(Prepare | Train | Evaluate | Report | Demo, prog=prog, description=description, args=args)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
     try:
         command.run()
     except UserError as error:

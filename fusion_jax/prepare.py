@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
 import time
 from typing import Any
@@ -19,12 +21,15 @@ def prepare_synthetic_humans(data_dir: pathlib.Path, **settings: Any) -> pathlib
     Raises:
       UserError: a bad setting, a motion folder that cannot be read, or a data folder that cannot be written.
     """
+    import tensorflow_datasets as tfds
+
     from data_pipelines.synthetic_humans.sequences import SyntheticSettings, load_motion
     from data_pipelines.synthetic_humans.synthetic_humans_dataset_builder import (
         SyntheticHumans,
         SyntheticHumansConfig,
     )
 
+    tfds.disable_progress_bar()  # it knows no totals; the builder's own does
     wanted = SyntheticSettings(**settings)
     load_motion(wanted)  # a bad clip is an error before anything is written
     try:
@@ -36,7 +41,8 @@ def prepare_synthetic_humans(data_dir: pathlib.Path, **settings: Any) -> pathlib
             print(f"{folder} is there already; reusing it")
             return folder
         began = time.perf_counter()
-        builder.download_and_prepare()
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloading
+            builder.download_and_prepare()
     except OSError as error:
         raise UserError(f"cannot write to {data_dir}: {error}; free space or choose another --data-dir") from error
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}

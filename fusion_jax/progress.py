@@ -12,6 +12,8 @@ from typing import Any
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from fusion_jax.records import write_text
+
 _SHOWN = {
     "loss": "{:.3g}",
     "mpjpe_mm": "{:.1f}",
@@ -31,7 +33,7 @@ class Progress:
     def __init__(self, workdir: pathlib.Path, *, start: int, total: int, label: str, show: bool = True):
         workdir.mkdir(parents=True, exist_ok=True)
         path = workdir / "metrics.jsonl"
-        _drop_cut_line(path)
+        _forget_after(path, start)
         self._file = path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"))
         self._start, self._total, self._show, self._began = start, total, show, time.perf_counter()
@@ -72,11 +74,15 @@ class Progress:
         self._file.close()
 
 
-def _drop_cut_line(path: pathlib.Path) -> None:
-    """A kill can cut the last line short; what comes next must not be glued to it."""
-    if path.exists():
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        if whole < len(data):
-            with path.open("r+b") as file:
-                file.truncate(whole)
+def _forget_after(path: pathlib.Path, start: int) -> None:
+    """Drops rows of steps that a killed run did and did not save, and a last line that was cut short."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= start:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue  # cut short by a kill
+    write_text(path, "".join(f"{line}\n" for line in kept))

@@ -15,7 +15,7 @@ import numpy as np
 from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
+from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, save_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset
 from fusion_jax.interrupt import stop_requests
@@ -71,13 +71,17 @@ def train(
     dataset = open_dataset(config.dataset, data_dir, config.inputs.image_size, config.seed)
     check_people(dataset)
     record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), dataset.fingerprint)
-    save_run(workdir, config, record)
-    state = initial_state(config, dataset, mesh)
-    data = training_data(config, dataset, options.workers)
     checkpoints = Checkpoints(workdir)
     try:
-        if checkpoints.latest_step is not None:
+        resuming = checkpoints.latest_step is not None
+        if resuming:
+            check_run(workdir, config, record)
+        state = initial_state(config, dataset, mesh)
+        data = training_data(config, dataset, options.workers)
+        if resuming:
             state = checkpoints.restore(state, data)
+        else:
+            save_run(workdir, config, record)  # only now: a run that cannot begin leaves its folder free
         return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()

@@ -129,7 +129,14 @@ def test_mix_names_shapes_that_differ():
 def test_penalty_is_the_inverse_square():
     for alpha in (0.02, 0.1, 1.0, 7.0):
         np.testing.assert_allclose(fusion.alpha_penalty(jnp.float32(alpha)), alpha**-2, rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(fusion.alpha_penalty)(jnp.float32(0.1)), -2000, rtol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [1.0, 5000.0])
+def test_slope_of_the_penalty_is_exact_at_every_sharpness(weight):
+    """-2 lambda / alpha^3. A sum with the tangent's slope, 1e10, would round all of it away for a sharp alpha."""
+    alpha = np.float32([0.0101, 0.1, 0.3, 1.0, 5.0, 50.0])
+    slope = jax.jit(jax.vmap(jax.grad(lambda a: weight * fusion.alpha_penalty(a))))(alpha)
+    np.testing.assert_allclose(slope, -2 * weight / alpha.astype(np.float64) ** 3, rtol=1e-5)
 
 
 def test_penalty_continues_along_its_tangent():

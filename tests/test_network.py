@@ -271,6 +271,23 @@ def test_errors_name_the_stream_or_beta():
     assert "unknown strategy" in message(net("late"), inputs())
 
 
+@pytest.mark.parametrize(
+    "layers, sizes, words",
+    [
+        ((Conv(2, 3),), (12, 8), "12.*8"),  # streams of different height and width
+        ((Conv(2, 13),), (12, 12), "layer 1|image_1"),  # a kernel larger than the picture
+        ((Conv(2, 12), Dense(2)), (12, 12), "layer 1|image_1"),  # pooled to nothing
+        ((Dense(2), Conv(2, 1)), (12, 12), "layer 2|image_2"),  # a convolution of a flat vector
+    ],
+    ids=["sizes differ", "kernel too large", "pooled away", "conv after dense"],
+)
+def test_pictures_that_do_not_fit(layers, sizes, words):
+    network = net(streams=(Stream("image", layers), Stream("heatmap", layers)))
+    x = {name: jnp.zeros((1, size, size, 2)) for name, size in zip(("image", "heatmap"), sizes, strict=True)}
+    with pytest.raises(UserError, match=words):
+        jax.eval_shape(network.init, jax.random.key(0), x)
+
+
 # --- dropout, types, constants --------------------------------------------------------------------------------------
 
 

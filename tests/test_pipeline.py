@@ -258,6 +258,14 @@ class TestBadExamples:
         example["valid"] = np.arange(17) != 0
         assert not self.sample(example)["valid"].any()
 
+    def test_the_loader_passes_the_error_on(self, dataset, example):
+        example["image"] = b"no picture"
+        broken = dataclasses.replace(dataset, splits={"train": [example] * 4, "test": [example]})
+        with pytest.raises(UserError, match="does not decode"):
+            next(iterator(broken))
+        with pytest.raises(UserError, match="does not decode"):
+            list(eval_batches(broken, "test", target=H36M, image_size=16, batch_size=2))
+
     def test_missing_split_and_folder(self, dataset, tmp_path):
         with pytest.raises(UserError, match="no split 'tset'; it has train, validation, test"):
             dataset.split("tset")

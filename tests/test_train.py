@@ -97,6 +97,27 @@ def test_other_data_in_the_same_folder_is_refused(unbroken, monkeypatch):
         run(unbroken[0])
 
 
+def test_rows_of_unsaved_steps_are_forgotten(tmp_path):
+    """A kill after step 4 with a checkpoint at 2: rows 3 and 4 come again, once, and a cut line is gone."""
+    run(tmp_path, stop_after=2)
+    with (tmp_path / "metrics.jsonl").open("a") as log:
+        log.write('{"kind": "train", "step": 4, "loss": 1.0}\n{"kind": "tra')
+    run(tmp_path)
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "train"] == [2, 4, 6]
+    assert all("mpjpe_mm" in row for row in rows(tmp_path))
+
+
+def test_a_run_that_never_saved_leaves_its_folder_free(tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise UserError("no such data")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "initial_state", broken)
+        with pytest.raises(UserError, match="no such data"):
+            run(tmp_path, small.config(seed=5))
+    assert int(run(tmp_path, small.config(seed=6, steps=1)).step) == 1
+
+
 def test_people_in_two_splits_are_refused():
     dataset = train_module.open_dataset("synthetic_humans", small.data_dir(), 16)
     mixed = dataclasses.replace(dataset, subjects={"train": ["S01", "S02"], "test": ["S02"]})

@@ -17,6 +17,7 @@ from data_pipelines.synthetic_humans.scenes import Views, camera_ring, make_scen
 from data_pipelines.synthetic_humans.sequences import Sequence, SyntheticSettings, rng_of
 from fusion_jax.geometry import Camera
 
+CAMERAS = 4
 BATCH = 32
 JPEG_QUALITY = 95
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tqdm import tqdm
 
 from data_pipelines.schema import pose_features
-from data_pipelines.synthetic_humans.frames import examples, shots
+from data_pipelines.synthetic_humans.frames import CAMERAS, examples, shots
 from data_pipelines.synthetic_humans.sequences import (
     SPLITS,
     SyntheticSettings,
@@ -87,6 +88,9 @@ class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self, split: str, clips: Any) -> Iterator[tuple[str, dict[str, Any]]]:
         settings = self.settings
-        frames = (shot for sequence in sequences(settings, split, clips) for shot in shots(sequence, settings))
-        for key, example in examples(frames, settings.size):
+        acted = list(sequences(settings, split, clips))
+        total = sum(CAMERAS * len(sequence.joints_mm) for sequence in acted)
+        frames = (shot for sequence in acted for shot in shots(sequence, settings))
+        shown = tqdm(examples(frames, settings.size), total=total, desc=split, unit="frame", disable=None)
+        for key, example in shown:
             yield key, {**example, "frame": np.int64(example["frame"])}

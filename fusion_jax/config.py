@@ -113,8 +113,8 @@ def tiny() -> Config:
 
     fusion-jax train --preset tiny --dataset synthetic_humans --data-dir DATA --workdir RUN
     """
-    # Of the shapes tried on two cores the one that learns most a minute: a first layer without overlap costs a third
-    # of one with stride 2, for the same error after the same number of steps.
+    # Of the shapes tried, the one with the lowest held-out error for a given time on two cores: a first layer whose
+    # windows do not overlap leaves a sixteenth of the pixels for what follows.
     layers = (Conv(24, 4, stride=4, pool=1), Conv(48, 3), Conv(64, 3, pool=1), Dense(256), Dense(128))
     return Config(
         preset="tiny",

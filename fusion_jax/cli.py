@@ -35,11 +35,11 @@ class Prepare:
     others through a mapping.json in the folder."""
     test_performers: tuple[str, ...] = ()
     """With --motion: whose clips are for testing only; by default the last quarter of the performers."""
-    num_subjects: int = 16
+    num_subjects: int = 32
     """How many people; a quarter of them are for testing, an eighth for validation."""
     size: int = 64
     """Side of the pictures, px."""
-    frames: int = 16
+    frames: int = 8
     """Frames of each sequence; every one is seen by four cameras."""
     fps: float = 5.0
     """Frames per second kept of the motion."""

@@ -57,6 +57,8 @@ class NetworkConfig:
             hard_weights(self.strategy, self.beta, depth)
         elif self.strategy != "learned":
             check_field(self.beta is None, "network.beta", self.beta, f"none: strategy {self.strategy!r} has no beta")
+        types = ("float32", "bfloat16")  # float16 overflows a sum of squared mm
+        check_field(self.compute_dtype in types, "network.compute_dtype", self.compute_dtype, " or ".join(types))
         check_field(self.alpha_init > 0, "network.alpha_init", self.alpha_init, "> 0")
 
 
@@ -76,6 +78,8 @@ class OptimConfig:
     """lambda of eq. 4, mm^2."""
 
     def __post_init__(self):
+        kinds = ("constant", "cosine")
+        check_field(self.schedule in kinds, "optim.schedule", self.schedule, " or ".join(kinds))
         for name in ("learning_rate", "fusion_learning_rate"):
             check_field(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
         for name in ("warmup_steps", "clip_norm", "alpha_penalty_weight"):
@@ -191,6 +195,10 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
         record = getattr(config, part)
         names = {field.name for field in dataclasses.fields(record)} & given.keys()
         given[part] = dataclasses.replace(record, **{key: given.pop(key) for key in names})
+    known = [field.name for field in dataclasses.fields(config)]
+    for key in given:
+        if key not in known:
+            raise unknown_name("setting", key, known)
     return dataclasses.replace(config, **given)
 
 

@@ -78,8 +78,8 @@ def mix(weight: Float[Array, ""], data: Float[Array, "*B C"], fused: Float[Array
             f"mix: the concatenated data streams are {data.shape} but the fusion stream is {fused.shape}; the "
             "fusion stream must be as wide as all data streams together"
         )
-    weight = jnp.asarray(weight, fused.dtype)
-    return (1 - weight) * data + weight * fused
+    weight = jnp.asarray(weight)  # 1 - w in the weight's own precision: in bfloat16 w = 0.999 is 1
+    return (1 - weight).astype(fused.dtype) * data + weight.astype(fused.dtype) * fused
 
 
 def alpha_penalty(alpha: Float[Array, ""], alpha_min: float = 0.01) -> Float[Array, ""]:

@@ -1,4 +1,4 @@
-"""World -> camera -> image and back, square crops with exact cameras, root-relative poses, similarity alignment.
+"""World -> camera -> image and back, square crops with exact cameras, root-relative poses.
 
 Every function is pure and takes NumPy or jax arrays alike (the array's own namespace does the work), so that
 loader processes need no jax and a jitted step can call the same code. Lengths are mm. Axes: `world` is right
@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from fusion_jax.errors import UserError
 
 Array = Any  # np.ndarray or jax.Array, whichever came in
 
@@ -56,7 +58,7 @@ def distort(xy: Array, distortion: Array) -> Array:
 
 
 def undistort(xy: Array, distortion: Array, iterations: int = 20) -> Array:
-    """The inverse of `distort` on (..., N, 2) by fixed-point iteration (OpenCV's scheme).
+    """The inverse of `distort` on (..., N, 2) by fixed-point iteration.
 
     Converges for the mild lenses of the pose datasets within the picture; 20 rounds reach float precision there.
     """
@@ -69,14 +71,15 @@ def undistort(xy: Array, distortion: Array, iterations: int = 20) -> Array:
 def camera_to_image(points_mm: Array, intrinsics: Array, distortion: Array | None = None) -> Array:
     """Pixels (..., N, 2) of camera-frame points (..., N, 3) mm.
 
-    Points at or behind the camera plane have no image; they come out finite and far outside the picture, so
-    mask with z > 0 where they can occur.
+    Points at or behind the camera plane have no image; they come out finite but meaningless, so mask with z > 0
+    where they can occur.
     """
     xp = points_mm.__array_namespace__()
     z = points_mm[..., 2:]
     xy = points_mm[..., :2] / xp.where(z > 1e-3, z, 1e-3)
     if distortion is not None:
-        xy = distort(xy, distortion)
+        # The lens model is a polynomial of degree 7: far outside any picture it would overflow float32.
+        xy = distort(xp.clip(xy, -1e3, 1e3), distortion)
     return apply_affine(intrinsics, xy)
 
 
@@ -108,8 +111,13 @@ def square_box(points_px: np.ndarray, margin: float = 0.15, keep: np.ndarray | N
       points_px: (N, 2).
       margin: share of the tight side added at each side.
       keep: (N,) bool, the points that count; all without it.
+
+    Raises:
+      UserError: no point counts, or one of them is not finite.
     """
     points_px = points_px if keep is None else points_px[keep]
+    if not len(points_px) or not np.isfinite(points_px).all():
+        raise UserError(f"square_box: expected at least one point, all finite, got {points_px.tolist()}")
     low, high = points_px.min(0), points_px.max(0)
     side = max(float((high - low).max()), 1.0) * (1 + 2 * margin)
     return np.array([*((low + high) / 2 - side / 2), side])
@@ -128,48 +136,6 @@ def crop_matrix(box: np.ndarray, size: int) -> np.ndarray:
 def root_relative(pose_mm: Array, root_indices: tuple[int, ...]) -> Array:
     """Pose (..., J, 3) minus its root, the mean of the joints `root_indices`."""
     return pose_mm - pose_mm[..., list(root_indices), :].mean(-2)[..., None, :]
-
-
-def similarity_align(
-    moving: Array, fixed: Array, valid: Array | None = None, *, scale: bool = True, reflection: bool = False
-) -> Array:
-    """`moving` (..., J, 3) after the least-squares similarity onto `fixed`: orthogonal Procrustes with scale.
-
-    The transform minimises sum_j valid_j |s R m_j + t - f_j|^2 (Umeyama 1991); it is applied to all joints.
-
-    Args:
-      moving, fixed: (..., J, 3), any common unit. A frame in which either has no extent has no rotation or
-        scale; it then comes back moved onto the other's mean.
-      valid: (..., J) bool, joints that take part; all without it.
-      scale: False fits a rigid motion only.
-      reflection: True also admits mirror images (det R = -1), as the paper's own evaluation does; the field's
-        usual pa_mpjpe forbids them.
-    """
-    xp = moving.__array_namespace__()
-    weight = xp.ones(moving.shape[:-1], dtype=moving.dtype) if valid is None else valid.astype(moving.dtype)
-    weight = (weight / xp.maximum(weight.sum(-1, keepdims=True), 1))[..., None]  # (..., J, 1), sums to 1
-    mean_m, mean_f = (weight * moving).sum(-2, keepdims=True), (weight * fixed).sum(-2, keepdims=True)
-    m, f = moving - mean_m, fixed - mean_f
-    u, s, vt = xp.linalg.svd(_transpose(weight * m) @ f)  # row vectors: m @ (u @ vt) ~ f
-    if not reflection:
-        # Turning the weakest axis round makes the best proper rotation (Umeyama 1991, eq. 40).
-        sign = xp.where(xp.linalg.det(u @ vt) < 0, -1.0, 1.0).astype(s.dtype)[..., None]
-        last = xp.concat([xp.ones_like(sign), xp.ones_like(sign), sign], axis=-1)
-        u, s = u * last[..., None, :], s * last
-    aligned = m @ (u @ vt)
-    if scale:
-        variance = (weight * m * m).sum((-2, -1))
-        aligned = aligned * (s.sum(-1) / xp.where(variance > 0, variance, 1))[..., None, None]
-    return aligned + mean_f
-
-
-def scale_align(moving: Array, fixed: Array, valid: Array | None = None) -> Array:
-    """`moving` (..., J, 3) times the one factor that brings it closest to `fixed` (least squares; for n_mpjpe)."""
-    xp = moving.__array_namespace__()
-    weight = 1.0 if valid is None else valid[..., None]
-    square = (weight * moving * moving).sum((-2, -1))
-    factor = (weight * moving * fixed).sum((-2, -1)) / xp.where(square > 0, square, 1)
-    return moving * factor[..., None, None]
 
 
 def _transpose(matrix: Array) -> Array:

@@ -23,12 +23,13 @@ def gaussian_heatmaps(
       heatmap_size: side of the maps; pictures and maps cover the same square.
       sigma_px: standard deviation in heatmap px (the stacked hourglass uses 1 at 64 x 64).
     """
+    joints_px = jnp.where(valid[..., None], joints_px, 0)  # unknown ones may hold anything
     scale = heatmap_size / image_size
     centre = (joints_px + 0.5) * scale - 0.5
     pixel = jnp.arange(heatmap_size, dtype=joints_px.dtype)
     # A round Gaussian is the product of one along each axis: two short vectors instead of a distance per pixel.
     along = jnp.exp(-0.5 * ((pixel - centre[..., None]) / sigma_px) ** 2)  # (B, J, 2, size)
-    x, y = along[:, :, 0], along[:, :, 1] * valid[..., None]
+    x, y = along[:, :, 0], jnp.where(valid[..., None], along[:, :, 1], 0)
     return jnp.einsum("bjh,bjw->bhwj", y, x)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from fusion_jax.geometry import scale_align, similarity_align
+from fusion_jax.alignment import scale_align, similarity_align
 
 AUC_THRESHOLDS_MM = tuple(range(0, 151, 5))  # of MPI-INF-3DHP's evaluation (Mehta et al. 2017)
 PCK_THRESHOLD_MM = 150.0
@@ -18,8 +18,8 @@ PCK_THRESHOLD_MM = 150.0
 def joint_distance_mm(pred: Float[Array, "*B J 3"], true: Float[Array, "*B J 3"]) -> Float[Array, "*B J"]:
     """Euclidean distance of each joint; its gradient is 0, not NaN, where prediction and truth coincide."""
     square = ((pred - true) ** 2).sum(-1)
-    positive = square > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1)), 0)
+    zero = square == 0  # not `square > 0`: NaN must stay NaN
+    return jnp.where(zero, 0, jnp.sqrt(jnp.where(zero, 1, square)))
 
 
 def aligned_distances_mm(

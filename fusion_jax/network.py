@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from fusion_jax import fusion
 from fusion_jax.conv import conv2d
-from fusion_jax.errors import UserError
+from fusion_jax.errors import UserError, check_field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,12 @@ class Conv:
     pool: int = 2
     """Max-pool window and stride, remainder dropped; 1 for none."""
     padding: str = "VALID"
+    """VALID or SAME, as in jax.lax."""
+
+    def __post_init__(self):
+        for name in ("features", "kernel", "stride", "pool"):
+            check_field(getattr(self, name) >= 1, f"Conv.{name}", getattr(self, name), ">= 1")
+        check_field(self.padding in ("VALID", "SAME"), "Conv.padding", self.padding, "'VALID' or 'SAME'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +42,10 @@ class Dense:
     features: int
     dropout: float = 0.0
     """Probability of dropping a feature while training."""
+
+    def __post_init__(self):
+        check_field(self.features >= 1, "Dense.features", self.features, ">= 1")
+        check_field(0 <= self.dropout < 1, "Dense.dropout", self.dropout, "in [0, 1)")
 
 
 Layer = Conv | Dense
@@ -56,11 +66,13 @@ def fusion_layers(streams: tuple[Stream, ...]) -> tuple[Layer, ...]:
       UserError: naming the layer and the streams, where two streams differ in anything but width.
     """
     depths = {stream.name: len(stream.layers) for stream in streams}
-    if not streams or len(set(depths.values())) != 1 or len(depths) != len(streams):
+    if not streams or 0 in depths.values() or len(set(depths.values())) != 1 or len(depths) != len(streams):
         raise UserError(f"streams need distinct names and one common number of layers >= 1, got {depths}")
+    if "fusion" in depths:
+        raise UserError("no stream may be called 'fusion'; that is the fusion stream's name")
     merged = []
     for l, layers in enumerate(zip(*(stream.layers for stream in streams), strict=True), start=1):
-        kinds = {dataclasses.replace(layer, features=0) for layer in layers}
+        kinds = {dataclasses.replace(layer, features=1) for layer in layers}
         if len(kinds) != 1:
             described = ", ".join(f"{s.name}: {layer}" for s, layer in zip(streams, layers, strict=True))
             raise UserError(f"layer {l} may differ between streams only in its features, got {described}")
@@ -78,6 +90,7 @@ class Block(nn.Module):
     def __call__(self, x: Float[Array, "B *F"], *, train: bool = False) -> Float[Array, "B *G"]:
         layer = self.layer
         if isinstance(layer, Conv):
+            _check_fits(layer, x.shape, self.name)
             shape = (layer.kernel, layer.kernel, x.shape[-1], layer.features)
             kernel = self.param("kernel", _HE_NORMAL, shape)
             bias = self.param("bias", nn.initializers.zeros, (layer.features,))
@@ -91,6 +104,16 @@ class Block(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(layer.features, dtype=self.dtype, kernel_init=init, name="dense")(x))
         return nn.Dropout(layer.dropout, deterministic=not train)(x)
+
+
+def _check_fits(layer: Conv, shape: tuple[int, ...], name: str | None) -> None:
+    """Raises UserError where the features are no pictures, or too small for the convolution and its pooling."""
+    if len(shape) != 4:
+        raise UserError(f"layer {name}: {layer} needs pictures (B, H, W, C), got features {shape}")
+    shrink = layer.kernel - 1 if layer.padding == "VALID" else 0
+    sides = [(side - shrink - 1) // layer.stride + 1 for side in shape[1:3]]
+    if min(sides) < layer.pool:
+        raise UserError(f"layer {name}: {layer} leaves nothing of features {shape}; use fewer or smaller layers")
 
 
 _HE_NORMAL = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -137,7 +160,7 @@ class FusionNet(nn.Module):
         streams = active_streams(self.streams, self.strategy)
         layers = fusion_layers(streams)
         weights, live = self._weights(len(layers))
-        data = [_check_input(inputs, stream.name).astype(self.dtype) for stream in streams]
+        data = [x.astype(self.dtype) for x in _read_inputs(inputs, streams)]
         fused: jax.Array | None = None  # Z_l
         mixed: jax.Array = _concat(data)  # M_0
         for l in range(1, len(layers) + 1):
@@ -151,7 +174,7 @@ class FusionNet(nn.Module):
             if l >= live.first_fusion - 1:  # before that nothing reads M_l
                 mixed = self._mixed(l, weights, live, data, fused)
                 self.sow("intermediates", f"mixed_{l}", mixed)
-        return self._output(mixed)
+        return self._output(mixed, f"fusion_{len(layers) + 1}")
 
     def _weights(self, num_layers: int) -> tuple[jax.Array | np.ndarray, fusion.LiveLayers]:
         fusion.check_strategy(self.strategy)
@@ -175,11 +198,10 @@ class FusionNet(nn.Module):
             return fused
         return fusion.mix(weights[l - 1], _concat(data), fused)
 
-    def _output(self, mixed: jax.Array) -> jax.Array:
+    def _output(self, mixed: jax.Array, name: str) -> jax.Array:
         shape = (self.num_joints, 3)
         mean = self.variable("constants", "pose_mean_mm", jnp.zeros, shape).value
         std = self.variable("constants", "pose_std_mm", jnp.ones, shape).value
-        name = f"fusion_{len(self.streams[0].layers) + 1}"
         dense = nn.Dense(self.num_joints * 3, dtype=self.dtype, kernel_init=_HE_UNIFORM, name=name)
         raw = dense(mixed.reshape(mixed.shape[0], -1)).astype(jnp.float32)
         return raw.reshape(-1, *shape) * std + mean
@@ -208,7 +230,11 @@ def _concat(data: list[jax.Array]) -> jax.Array:
     return jnp.concatenate(data, axis=-1)
 
 
-def _check_input(inputs: Mapping[str, jax.Array], name: str) -> jax.Array:
-    if name not in inputs:
-        raise UserError(f"the network has a stream {name!r} but its inputs are {sorted(inputs)}")
-    return inputs[name]
+def _read_inputs(inputs: Mapping[str, jax.Array], streams: tuple[Stream, ...]) -> list[jax.Array]:
+    missing = [stream.name for stream in streams if stream.name not in inputs]
+    if missing:
+        raise UserError(f"the network has a stream {missing[0]!r} but its inputs are {sorted(inputs)}")
+    shapes = {stream.name: inputs[stream.name].shape for stream in streams}
+    if len({shape[:-1] for shape in shapes.values()}) != 1:
+        raise UserError(f"the streams' inputs must agree in batch, height and width, got {shapes}")
+    return [inputs[stream.name] for stream in streams]

@@ -100,7 +100,7 @@ def _record_from_json(cls: type, data: Any, where: str) -> Any:
         return _refuse(where, f"an object ({cls.__name__})", data)
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(data.keys() - fields.keys() - {"type"})
+    unknown = sorted(data.keys() - fields.keys())
     if unknown:
         raise UserError(f"{where}: unknown field {unknown[0]!r}; {cls.__name__} has {', '.join(fields)}")
     missing = [
@@ -110,15 +110,16 @@ def _record_from_json(cls: type, data: Any, where: str) -> Any:
     ]
     if missing:
         raise UserError(f"{where}: missing field {missing[0]!r} of {cls.__name__}")
-    return cls(**{k: from_json(hints[k], v, f"{where}.{k}") for k, v in data.items() if k != "type"})
+    return cls(**{key: from_json(hints[key], value, f"{where}.{key}") for key, value in data.items()})
 
 
 def _union_from_json(args: tuple, data: Any, where: str) -> Any:
     records = {arg.__name__: arg for arg in args if isinstance(arg, type) and dataclasses.is_dataclass(arg)}
     if isinstance(data, dict) and records:
-        if data.get("type") not in records:
-            return _refuse(f"{where}.type", " or ".join(records), data.get("type"))
-        return _record_from_json(records[data["type"]], data, where)
+        tag = data.get("type")
+        if not isinstance(tag, str) or tag not in records:
+            return _refuse(f"{where}.type", " or ".join(records), tag)
+        return _record_from_json(records[tag], {k: v for k, v in data.items() if k != "type"}, where)
     for arg in args:
         try:
             return from_json(arg, data, where)

@@ -35,7 +35,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 @functools.cache
 def jit_train_step(mesh: Mesh) -> Callable:
-    """`train_step` compiled for the mesh: state replicated and donated, batch split along B."""
+    """`train_step` compiled for the mesh: state replicated and donated, batch split along B.
+
+    Put the first state on the mesh (`jax.device_put(state, replicated(mesh))`): a state that is not there yet
+    compiles the step a second time.
+    """
     whole, split = replicated(mesh), batch_sharding(mesh)
     return jax.jit(train_step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0)
 

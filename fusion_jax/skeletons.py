@@ -20,7 +20,7 @@ _STAND_INS: dict[str, tuple[tuple[str, ...], ...]] = {
     "pelvis": (("right_hip", "left_hip"),),
     "thorax": (("neck",), ("right_shoulder", "left_shoulder")),
     "neck": (("thorax",), ("upper_neck",)),
-    "upper_neck": (("thorax", "nose"), ("neck",)),
+    "upper_neck": (("thorax", "nose"), ("neck",), ("thorax", "head")),
     "head": (("head_top",),),
     "head_top": (("head",),),
     "spine": (("pelvis", "thorax"),),
@@ -49,6 +49,12 @@ class Skeleton:
             raise ValueError(f"skeleton {self.name}: need one parent per joint and unique joint names")
         if self.parents.count(-1) != 1 or not set(self.root) <= set(self.joints):
             raise ValueError(f"skeleton {self.name}: need one tree root and a root made of its own joints")
+        for joint in range(len(self.joints)):
+            steps = 0
+            while joint >= 0 and steps <= len(self.joints):
+                joint, steps = (self.parents[joint] if joint < len(self.joints) else joint), steps + 1
+            if joint != -1:
+                raise ValueError(f"skeleton {self.name}: parents {self.parents} form no tree")
 
     @property
     def num_joints(self) -> int:
@@ -166,7 +172,9 @@ def conversion_matrix(source: Skeleton, target: Skeleton) -> np.ndarray:
 
 def convert_joints(joints, source: Skeleton, target: Skeleton):
     """Joints (..., J_source, D) in another layout, (..., J_target, D); NumPy in, NumPy out, jax in, jax out."""
-    return conversion_matrix(source, target) @ joints
+    xp = joints.__array_namespace__()
+    groups = [np.flatnonzero(row) for row in conversion_matrix(source, target)]
+    return xp.stack([joints[..., group, :].mean(-2) for group in groups], axis=-2)
 
 
 def convert_valid(valid, source: Skeleton, target: Skeleton):

@@ -66,6 +66,7 @@ def create_state(
     key: jax.Array,
     pose_mean_mm: np.ndarray | None = None,
     pose_std_mm: np.ndarray | None = None,
+    extra_inputs: tuple[tuple[str, tuple[int, ...]], ...] = (),
 ) -> TrainState:
     """A fresh state for a run of `config`; pure, so it can be jitted or shape-evaluated.
 
@@ -74,11 +75,12 @@ def create_state(
       key: a typed PRNG key.
       pose_mean_mm, pose_std_mm: (J, 3) statistics of the training poses that scale the output; without them (or
         with standardise_targets off) the output layer works in mm.
+      extra_inputs: (name, shape of one example) of streams other than `image` and `heatmap`.
     """
     network = make_network(config.network, config.inputs)
     init_key, run_key = jax.random.split(key)
     wanted = {stream.name for stream in active_streams(network.streams, network.strategy)}
-    shapes = input_shapes(config.inputs)
+    shapes = input_shapes(config.inputs) | {name: (1, *shape) for name, shape in extra_inputs}
     variables = network.init(init_key, {k: jnp.zeros(v) for k, v in shapes.items() if k in wanted})
     constants = variables["constants"]
     if config.network.standardise_targets and pose_mean_mm is not None and pose_std_mm is not None:

@@ -20,6 +20,7 @@ import optax
 
 from fusion_jax import fusion, metrics
 from fusion_jax.config import Config, InputConfig
+from fusion_jax.geometry import root_relative
 from fusion_jax.heatmaps import gaussian_heatmaps
 from fusion_jax.losses import fusion_loss
 from fusion_jax.skeletons import convert_joints, convert_valid, skeleton
@@ -76,7 +77,7 @@ def eval_step(state: TrainState, batch: Batch) -> dict[str, jax.Array]:
     """`pred_mm` (B, J, 3), both poses root-relative, and joint distances (B, J) mm under every alignment."""
     root = skeleton(state.inputs.skeleton).root_indices
     pred = predict_step(state, batch)
-    pred = pred - pred[:, list(root)].mean(1, keepdims=True)
+    pred = root_relative(pred, root)
     return {"pred_mm": pred, **metrics.aligned_distances_mm(pred, batch["pose_mm"], batch["valid"])}
 
 
@@ -98,16 +99,18 @@ def fusion_state(state: TrainState) -> Metrics:
 def network_inputs(batch: Batch, config: InputConfig) -> dict[str, jax.Array]:
     """The network's `image` in [0, 1] and `heatmap`, both (B, image_size, image_size, .), made on the device.
 
-    Any further stream's input is passed on under its own name.
+    What the batch lacks is left out; any further stream's input is passed on under its own name.
     """
     known = {"image", "joints2d", "valid2d", "heatmap", "pose_mm", "valid"}
     inputs = {name: value for name, value in batch.items() if name not in known}
-    image = batch["image"]
-    if image.dtype == jnp.uint8:
-        image = image.astype(jnp.float32) / 255
-    heatmap = batch["heatmap"] if "heatmap" in batch else joint_heatmaps(batch, config)
     size = (config.image_size, config.image_size)
-    return inputs | {"image": resize(image, size), "heatmap": resize(heatmap, size)}
+    if "image" in batch:
+        image = batch["image"]
+        inputs["image"] = resize(image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image, size)
+    if "heatmap" in batch or "joints2d" in batch:
+        heatmap = batch["heatmap"] if "heatmap" in batch else joint_heatmaps(batch, config)
+        inputs["heatmap"] = resize(heatmap, size)
+    return inputs
 
 
 def joint_heatmaps(batch: Batch, config: InputConfig) -> jax.Array:
@@ -116,7 +119,7 @@ def joint_heatmaps(batch: Batch, config: InputConfig) -> jax.Array:
     return gaussian_heatmaps(
         convert_joints(batch["joints2d"], source, target),
         convert_valid(batch["valid2d"], source, target),
-        image_size=batch["image"].shape[1],
+        image_size=batch["image"].shape[1] if "image" in batch else config.image_size,
         heatmap_size=config.heatmap_size,
         sigma_px=config.heatmap_sigma_px,
     )
@@ -133,10 +136,11 @@ def fake_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str, np.n
     """A batch of noise with the right shapes and types, for shape checks, benchmarks and tests."""
     rng, size = np.random.default_rng(seed), config.inputs.image_size
     j = skeleton(config.inputs.skeleton).num_joints
+    pose = rng.normal(0, 300, (batch_size, j, 3)).astype(np.float32)
     return {
         "image": rng.integers(0, 256, (batch_size, size, size, 3), np.uint8),
         "joints2d": rng.uniform(0, size - 1, (batch_size, j, 2)).astype(np.float32),
         "valid2d": np.ones((batch_size, j), bool),
-        "pose_mm": rng.normal(0, 300, (batch_size, j, 3)).astype(np.float32),
+        "pose_mm": root_relative(pose, skeleton(config.inputs.skeleton).root_indices),
         "valid": np.ones((batch_size, j), bool),
     }

@@ -235,8 +235,8 @@ def test_learned_starts_in_the_middle():
 def test_fusion_stream_is_as_wide_as_all_streams():
     merged = fusion_layers((IMAGE, HEATMAP, FLOW))
     assert [layer.features for layer in merged] == [9, 10, 15]
-    assert [dataclasses.replace(layer, features=0) for layer in merged] == [
-        dataclasses.replace(layer, features=0) for layer in IMAGE.layers
+    assert [dataclasses.replace(layer, features=1) for layer in merged] == [
+        dataclasses.replace(layer, features=1) for layer in IMAGE.layers
     ]
 
 

@@ -17,7 +17,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 LAYERS = (
     {"errors"},
     {"skeletons", "geometry", "records", "augmentation", "interrupt"},
-    {"fusion", "conv", "heatmaps"},
+    {"fusion", "conv", "heatmaps", "alignment"},
     {"network", "losses", "metrics"},
     {"config"},
     {"optim"},

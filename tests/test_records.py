@@ -122,7 +122,7 @@ def test_other_types_round_trip(choice):
 
 
 def test_differences_list_every_changed_leaf():
-    old, new = tiny_json(), tiny_json()
+    old, new = tiny_json() | {"steps": 1500}, tiny_json() | {"steps": 1500}
     assert records.differences(old, new) == []
     new["steps"], new["optim"]["clip_norm"] = 9, 2.5
     new["network"]["beta"] = 1.0

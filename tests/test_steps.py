@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fusion_jax import fusion
-from fusion_jax.geometry import similarity_align
+from fusion_jax.alignment import similarity_align
 from fusion_jax.network import Dense
 from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.state import create_state

@@ -81,7 +81,7 @@ def test_metrics_are_written(unbroken):
 
 def test_another_config_in_the_same_folder_is_refused(unbroken):
     config = small.config(learning_rate=0.5, seed=7)
-    with pytest.raises(UserError, match=r"optim.learning_rate: 0.001 -> 0.5; seed: 0 -> 7"):
+    with pytest.raises(UserError, match=r"optim.learning_rate: 0.002 -> 0.5; seed: 0 -> 7"):
         run(unbroken[0], config)
     assert load_run(unbroken[0])[0] == small.config()
 

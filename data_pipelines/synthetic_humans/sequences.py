@@ -27,9 +27,9 @@ class SyntheticSettings:
 
     size: int = 64
     """Side of the pictures, px."""
-    num_subjects: int = 16
+    num_subjects: int = 32
     """People; about a quarter of them are for testing and an eighth for validation."""
-    frames: int = 16
+    frames: int = 8
     """Frames of each sequence; four cameras see each."""
     fps: float = 5.0
     """Frames per second kept of the motion."""

@@ -144,40 +144,53 @@ def skeleton(name: str) -> Skeleton:
     return SKELETONS[name]
 
 
-def conversion_matrix(source: Skeleton, target: Skeleton) -> np.ndarray:
-    """The (J_target, J_source) float32 matrix whose product with (..., J_source, D) joints is the target layout.
+@functools.cache
+def joint_sources(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], ...]:
+    """For each target joint the source joints whose mean it is: one of the same name, or its named stand-ins.
 
-    Each row sums to 1: one joint of the same name, or the mean of named stand-ins (pelvis from the hips, MPII's
-    upper neck from thorax and nose, ...).
+    Stand-ins are such as the hips for a pelvis, thorax and nose for MPII's upper neck.
 
     Raises:
       UserError: naming every target joint that the source cannot place.
     """
-    matrix, missing = np.zeros((target.num_joints, source.num_joints), np.float32), []
-    for row, joint in enumerate(target.joints):
+    found = []
+    for joint in target.joints:
         groups = ((joint,), *_STAND_INS.get(joint, ()))
-        group = next((g for g in groups if set(g) <= set(source.joints)), None)
-        if group is None:
-            missing.append(joint)
-            continue
-        for name in group:
-            matrix[row, source.index(name)] = 1.0 / len(group)
+        found.append(next((group for group in groups if set(group) <= set(source.joints)), ()))
+    missing = [joint for joint, group in zip(target.joints, found, strict=True) if not group]
     if missing:
         raise UserError(
             f"cannot convert {source.name} joints to {target.name}: nothing in {source.name} stands for "
             f"{', '.join(missing)}; choose a target layout without them"
         )
+    return tuple(tuple(source.index(name) for name in group) for group in found)
+
+
+def conversion_matrix(source: Skeleton, target: Skeleton) -> np.ndarray:
+    """The (J_target, J_source) float32 matrix whose product with (..., J_source, D) joints is the target layout.
+
+    Each row sums to 1. Raises UserError as `joint_sources`.
+    """
+    matrix = np.zeros((target.num_joints, source.num_joints), np.float32)
+    for row, group in enumerate(joint_sources(source, target)):
+        matrix[row, list(group)] = 1.0 / len(group)
     return matrix
 
 
 def convert_joints(joints, source: Skeleton, target: Skeleton):
-    """Joints (..., J_source, D) in another layout, (..., J_target, D); NumPy in, NumPy out, jax in, jax out."""
-    xp = joints.__array_namespace__()
-    groups = [np.flatnonzero(row) for row in conversion_matrix(source, target)]
-    return xp.stack([joints[..., group, :].mean(-2) for group in groups], axis=-2)
+    """Joints (..., J_source, D) in another layout, (..., J_target, D); NumPy in, NumPy out, jax in, jax out.
+
+    By indexing rather than a matrix product: a joint that nothing is made of may hold NaN.
+    """
+    if source == target:
+        return joints
+    rows = [joints[..., list(group), :].mean(-2) for group in joint_sources(source, target)]
+    return joints.__array_namespace__().stack(rows, axis=-2)
 
 
 def convert_valid(valid, source: Skeleton, target: Skeleton):
     """Mask (..., J_source) bool in another layout: a target joint is valid iff all it is made of are."""
-    used = conversion_matrix(source, target) > 0  # (Jt, Js)
-    return (valid[..., None, :] | ~used).all(-1)
+    if source == target:
+        return valid
+    rows = [valid[..., list(group)].all(-1) for group in joint_sources(source, target)]
+    return valid.__array_namespace__().stack(rows, axis=-1)

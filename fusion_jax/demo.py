@@ -35,7 +35,7 @@ def run_demo(data_dir: pathlib.Path, runs_dir: pathlib.Path, steps: int | None =
         if scored(workdir, config.steps):
             print(f"{workdir} is trained and scored already; reusing it")
         else:
-            train(config, data_dir, workdir, LoopOptions(log_every=50))
+            train(config, data_dir, workdir, LoopOptions(log_every=50, eval_every=250))
             evaluate_run(workdir)
         results[strategy] = read_json(workdir / "eval" / "test.json")
     report = write_report(runs_dir / "learned", [runs_dir / "image", runs_dir / "heatmap"])

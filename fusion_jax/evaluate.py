@@ -60,7 +60,7 @@ def evaluate_run(
     layout = skeleton(config.inputs.skeleton)
     mean_pose, _ = pose_statistics(dataset, layout)
     result = table(frames, actions, layout, baseline_frames(frames, mean_pose)) | {
-        "protocol": protocol(config, dataset, split, len(frames["index"])),
+        "protocol": protocol(config, dataset, split),
         "strategy": config.network.strategy,
         "checkpoint_step": int(state.step),
     }
@@ -78,7 +78,7 @@ def load_state(workdir: pathlib.Path, config: Config, dataset: PoseDataset, mesh
         checkpoints.close()
 
 
-def protocol(config: Config, dataset: PoseDataset, split: str, num_frames: int) -> dict[str, Any]:
+def protocol(config: Config, dataset: PoseDataset, split: str) -> dict[str, Any]:
     """What a number means: who, which frames, which root and joints, which alignment, mean over what."""
     layout = skeleton(config.inputs.skeleton)
     return {
@@ -87,7 +87,7 @@ def protocol(config: Config, dataset: PoseDataset, split: str, num_frames: int) 
         "subjects": dataset.subjects[split],
         "training subjects": dataset.subjects["train"],
         **dataset.description,
-        "frames scored": f"{num_frames}, each once",
+        "scoring": "every frame of the split once, no batch dropped",
         "input": f"{config.inputs.image_size} px crops; heatmaps from true 2D joints",
         "root": " and ".join(layout.root),
         "joints": f"{layout.num_joints} ({layout.name}), the root counted",

@@ -154,10 +154,13 @@ def protocol_text(value: Any) -> str:
 
 
 def csv_rows(result: dict[str, Any]) -> str:
-    """One row per group: kind, name, num_frames, the columns."""
+    """One row per group: kind, name, num_frames, the columns, and the protocol they all follow."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["kind", "name", "num_frames", *COLUMNS])
+    writer.writerow(["kind", "name", "num_frames", *COLUMNS, "protocol"])
+    protocol = "; ".join(
+        f"{key}: {protocol_text(result['protocol'][key])}" for key in ("dataset", "split", "subjects", "root", "joints")
+    )
     total = result["num_frames"]
     groups = [
         ("all", "frames", total, result),
@@ -166,7 +169,7 @@ def csv_rows(result: dict[str, Any]) -> str:
     groups += [("action", name, row["num_frames"], row) for name, row in result["per_action"].items()]
     groups += [("joint", name, total, row) for name, row in result["per_joint"].items()]
     for kind, name, count, row in groups:
-        writer.writerow([kind, name, count, *("" if row[c] is None else f"{row[c]:.4f}" for c in COLUMNS)])
+        writer.writerow([kind, name, count, *("" if row[c] is None else f"{row[c]:.4f}" for c in COLUMNS), protocol])
     return out.getvalue()
 
 

@@ -35,9 +35,10 @@ def train_iterator(
     process_index: int = 0,
     process_count: int = 1,
     num_workers: int = 0,
+    start: int = 0,
     split: str = "train",
 ) -> grain.DatasetIterator:
-    """An endless iterator over shuffled, augmented batches; `get_state` / `set_state` move it to any batch exactly.
+    """An endless iterator over shuffled, augmented batches, from any batch on; close it when done.
 
     Args:
       dataset: an opened dataset.
@@ -48,30 +49,35 @@ def train_iterator(
       seed: order and augmentation depend on it alone, not on workers.
       process_index, process_count: this process among those that train together.
       num_workers: worker processes; 0 prepares batches on threads.
+      start: how many batches to skip, at no cost. Batch n is the same whatever came before, with any workers.
 
     Raises:
-      UserError: batch_size does not divide over the processes, or the split has fewer examples than processes.
+      UserError: batch_size does not divide over the processes, or the split is empty.
     """
     source = dataset.split(split)
     if batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
-    if len(source) < process_count:
-        raise UserError(f"{dataset.name}/{split} has {len(source)} examples for {process_count} processes")
-    local = batch_size // process_count
+    if not len(source):
+        raise UserError(f"{dataset.name} has no {split} examples")
+    local, share = batch_size // process_count, slice(process_index, None, process_count)
     if dataset.render is not None:
-        indices = grain.MapDataset.range(len(source))[process_index::process_count].seed(seed).shuffle().repeat(None)
-        batches = indices.batch(local).random_map(cast(LiveExamples, source).batch)
+        indices = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)[share]
+        draw = cast(LiveExamples, source).batch
+        batches = indices.batch(local).random_map(draw, seed=seed + process_index)
     else:
-        data = grain.MapDataset.source(source)[process_index::process_count].seed(seed).shuffle().repeat(None)
         make = functools.partial(
             _augmented, source=dataset.skeleton, target=target, stored=dataset.image_size, size=image_size
         )
+        # Shuffled and augmented before the processes take their shares: a batch holds the same samples however
+        # many processes there are.
+        data = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
         if augment.shared_crop:
-            data = data.map_with_index(functools.partial(_shared, make=make, config=augment, seed=seed, local=local))
+            shared = functools.partial(_shared, make=make, config=augment, seed=seed, batch_size=batch_size)
+            data = data.map_with_index(shared)
         else:
             data = data.random_map(functools.partial(_drawn, make=make, config=augment))
-        batches = data.batch(local)
-    stream = batches.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
+        batches = data[share].batch(local)
+    stream = batches[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse
             flags.FLAGS.mark_as_parsed()
@@ -156,5 +162,5 @@ def _drawn(example, rng: np.random.Generator, *, make, config):
     return make(example, draw_change(rng, config))
 
 
-def _shared(index, example, *, make, config, seed, local):
-    return make(example, draw_change(np.random.default_rng((seed, index // local)), config))
+def _shared(index, example, *, make, config, seed, batch_size):
+    return make(example, draw_change(np.random.default_rng((seed, index // batch_size)), config))

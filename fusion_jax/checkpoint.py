@@ -11,7 +11,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import grain
 import jax
 import orbax.checkpoint as ocp
 
@@ -76,32 +75,33 @@ class Checkpoints:
         """The newest finished checkpoint's step, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, data: grain.DatasetIterator) -> None:
+    def save(self, step: int, state: TrainState, next_batch: int) -> None:
         """Starts writing state and data position; returns before the write is done. No-op if step is saved."""
         if step == self.latest_step:
             return
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(_arrays(state)), data=grain.checkpoint.CheckpointSave(data)
+            state=ocp.args.StandardSave(_arrays(state)), data=ocp.args.JsonSave({"next_batch": next_batch})
         )
         self._manager.save(step, args=args, force=True)
 
-    def restore(self, state: TrainState, data: grain.DatasetIterator | None = None) -> TrainState:
-        """The newest checkpoint in the place of `state`, on its devices; moves `data` to where it was.
+    def restore(self, state: TrainState) -> tuple[TrainState, int]:
+        """The newest checkpoint in the place of `state`, on its devices, and the number of the next training batch.
 
         Args:
           state: a state of the same config; its values are not used, only shapes, types and shardings.
-          data: the iterator to move; None to leave the data alone.
+
+        Raises:
+          UserError: there is no checkpoint.
         """
         step = self.latest_step
         if step is None:
             raise UserError(f"no finished checkpoint in {self._manager.directory}; run: fusion-jax train")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _arrays(state))
-        items: dict[str, Any] = {"state": ocp.args.StandardRestore(target)}
-        if data is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(data)
-        restored = self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
-        key = jax.random.wrap_key_data(restored["rng"], impl=jax.random.key_impl(state.rng))
-        return state.replace(**{**restored, "rng": key})
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
+        restored = self._manager.restore(step, args=items)
+        fields = restored["state"]
+        key = jax.random.wrap_key_data(fields["rng"], impl=jax.random.key_impl(state.rng))
+        return state.replace(**{**fields, "rng": key}), int(restored["data"]["next_batch"])
 
     def wait(self) -> None:
         """Until every started write is on disk; raises what a writer raised."""

@@ -73,7 +73,7 @@ def load_state(workdir: pathlib.Path, config: Config, dataset: PoseDataset, mesh
     """The newest checkpoint's state on the mesh. Raises UserError where there is none."""
     checkpoints = Checkpoints(workdir)
     try:
-        return checkpoints.restore(initial_state(config, dataset, mesh))
+        return checkpoints.restore(initial_state(config, dataset, mesh))[0]
     finally:
         checkpoints.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import pathlib
 import time
@@ -76,13 +77,13 @@ def train(
         resuming = checkpoints.latest_step is not None
         if resuming:
             check_run(workdir, config, record)
-        state = initial_state(config, dataset, mesh)
-        data = training_data(config, dataset, options.workers)
+        state, next_batch = initial_state(config, dataset, mesh), 0
         if resuming:
-            state = checkpoints.restore(state, data)
-        else:
-            save_run(workdir, config, record)  # only now: a run that cannot begin leaves its folder free
-        return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
+            state, next_batch = checkpoints.restore(state)
+        with contextlib.closing(training_data(config, dataset, next_batch, options.workers)) as data:
+            if not resuming:
+                save_run(workdir, config, record)  # only now: a run that cannot begin leaves its folder free
+            return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()
 
@@ -94,8 +95,8 @@ def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh)
     return create(config, jax.random.key(config.seed), mean, std)
 
 
-def training_data(config: Config, dataset: PoseDataset, workers: int = 0) -> grain.DatasetIterator:
-    """This process's share of the endless training batches."""
+def training_data(config: Config, dataset: PoseDataset, start: int = 0, workers: int = 0) -> grain.DatasetIterator:
+    """This process's share of the endless training batches, from batch `start` on."""
     return train_iterator(
         dataset,
         target=skeleton(config.inputs.skeleton),
@@ -106,6 +107,7 @@ def training_data(config: Config, dataset: PoseDataset, workers: int = 0) -> gra
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_workers=workers,
+        start=start,
     )
 
 
@@ -182,7 +184,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
                 window.restart_clock()
             if step % options.checkpoint_every == 0 or last:
                 window.check()  # never save a state whose steps were not looked at
-                checkpoints.save(step, state, data)
+                checkpoints.save(step, state, step)
             if stop is not None:
                 checkpoints.wait()
                 raise TrainingInterruptedError(

@@ -60,6 +60,13 @@ def test_stopped_and_resumed_ends_bit_for_bit_where_unbroken_does(unbroken, tmp_
     assert_same(run(tmp_path), unbroken[1])
 
 
+@pytest.mark.slow
+def test_resuming_with_another_number_of_workers(unbroken, tmp_path):
+    """Slow because worker processes start as new interpreters."""
+    run(tmp_path, stop_after=3)
+    assert_same(run(tmp_path, workers=2), unbroken[1])
+
+
 def test_a_finished_run_is_left_as_it_is(unbroken):
     workdir, state = unbroken
     before = rows(workdir)

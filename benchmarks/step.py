@@ -10,10 +10,10 @@ import jax
 import tyro
 from timing import header, measure
 
+from fusion_jax.batch import fake_batch
 from fusion_jax.config import preset
 from fusion_jax.sharding import data_mesh, global_batch, jit_eval_step, jit_train_step, replicated
 from fusion_jax.state import create_state
-from fusion_jax.steps import fake_batch
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,8 @@ from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 from fusion_jax.skeletons import Skeleton, skeleton
 
+_END_BYTES = 2**16
+
 
 class Examples(Protocol):
     """Examples by index."""
@@ -33,7 +35,7 @@ class PoseDataset:
     """An opened dataset.
 
     Attributes:
-      name: as given on the command line.
+      name: '<dataset>/<config>', which stays clear when other configs are prepared beside it.
       skeleton: layout of its joints.
       image_size: side of its pictures, px.
       splits: examples of each split by index, as dicts of schema.pose_features (pictures as JPEG bytes).
@@ -87,12 +89,21 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
     import tensorflow_datasets as tfds
 
     folder = find_prepared(name, pathlib.Path(data_dir))
-    metadata = read_json(folder / "metadata.json")
-    builder = tfds.builder_from_directory(folder)
+    metadata = _read_metadata(folder)
     skip = {"image": tfds.decode.SkipDecoding()}
-    splits = {split: builder.as_data_source(split=split, decoders=skip) for split in builder.info.splits}
+    try:
+        builder = tfds.builder_from_directory(folder)
+        splits = {
+            split: _Shards(folder, builder.as_data_source(split=split, decoders=skip)) for split in builder.info.splits
+        }
+        for examples in splits.values():
+            _ = examples[0], examples[len(examples) - 1]
+    except UserError:
+        raise
+    except Exception as error:  # TFDS, protobuf and array_record each raise kinds of their own
+        raise _damaged(folder, error) from error
     return PoseDataset(
-        name=name,
+        name=f"{folder.parent.parent.name}/{folder.parent.name}",
         skeleton=skeleton(metadata["skeleton"]),
         image_size=metadata["image_size"],
         splits=splits,
@@ -102,11 +113,44 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
     )
 
 
+class _Shards:
+    """A split's examples on disk, whose damage is a UserError that names the folder."""
+
+    def __init__(self, folder: pathlib.Path, source: Any):
+        self._folder, self._source = folder, source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        try:
+            return self._source[int(index)]
+        except Exception as error:  # of array_record's or protobuf's own kinds
+            raise _damaged(self._folder, error) from error
+
+
+def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
+    metadata = read_json(folder / "metadata.json")
+    kinds = {"skeleton": str, "image_size": int, "subjects": dict, "description": dict}
+    for field, kind in kinds.items():
+        if not isinstance(metadata, dict) or type(metadata.get(field)) is not kind:
+            raise UserError(f"{folder / 'metadata.json'}: {field} must be {kind.__name__}; prepare the dataset again")
+    return metadata
+
+
+def _damaged(folder: pathlib.Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return UserError(f"the dataset in {folder} is damaged ({reason}); delete that folder and prepare it again")
+
+
 def _fingerprint(folder: pathlib.Path) -> str:
-    """Digest of the records' sizes and the descriptions; reading every record would cost minutes on real data."""
+    """Digest of the descriptions and of each shard's size and ends; reading all would cost minutes on real data."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-        if path.suffix == ".json":
-            digest.update(path.read_bytes())
+    for path in sorted([*folder.glob("*.json"), *folder.glob("*.array_record*")]):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_END_BYTES))
+            file.seek(max(0, size - _END_BYTES))
+            digest.update(file.read(_END_BYTES))
     return digest.hexdigest()[:16]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fusion_jax.batch import fake_batch
     from fusion_jax.config import Config, preset
     from fusion_jax.errors import UserError
     from fusion_jax.evaluate import evaluate_run
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
     from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step
     from fusion_jax.skeletons import SKELETONS, Skeleton, convert_joints, skeleton
     from fusion_jax.state import TrainState, create_state
-    from fusion_jax.steps import eval_step, fake_batch, predict_step, train_step
+    from fusion_jax.steps import eval_step, predict_step, train_step
     from fusion_jax.train import LoopOptions
 
 _HOMES: dict[str, tuple[str, ...]] = {
+    "batch": ("fake_batch",),
     "config": ("Config", "preset"),
     "errors": ("UserError",),
     "evaluate": ("evaluate_run",),
@@ -56,7 +58,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "sharding": ("data_mesh", "jit_eval_step", "jit_train_step"),
     "skeletons": ("SKELETONS", "Skeleton", "convert_joints", "skeleton"),
     "state": ("TrainState", "create_state"),
-    "steps": ("eval_step", "fake_batch", "predict_step", "train_step"),
+    "steps": ("eval_step", "predict_step", "train_step"),
     "train": ("LoopOptions",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}

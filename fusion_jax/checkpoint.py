@@ -91,14 +91,22 @@ class Checkpoints:
           state: a state of the same config; its values are not used, only shapes, types and shardings.
 
         Raises:
-          UserError: there is no checkpoint.
+          UserError: there is no checkpoint, or it cannot be read.
         """
         step = self.latest_step
         if step is None:
             raise UserError(f"no finished checkpoint in {self._manager.directory}; run: fusion-jax train")
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _arrays(state))
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as error:  # Orbax and TensorStore raise kinds of their own for missing and cut files
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            folder = self._manager.directory / str(step)
+            raise UserError(
+                f"the checkpoint {folder} is damaged or of another network ({type(error).__name__}: {reason}); "
+                "delete that folder to go on from the one before"
+            ) from error
         fields = restored["state"]
         key = jax.random.wrap_key_data(fields["rng"], impl=jax.random.key_impl(state.rng))
         return state.replace(**{**fields, "rng": key}), int(restored["data"]["next_batch"])

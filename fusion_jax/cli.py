@@ -34,7 +34,7 @@ class Prepare:
     """Folder of BVH clips named <performer>_<clip>.bvh; CMU's and other common joint names are understood, any
     others through a mapping.json in the folder."""
     test_performers: tuple[str, ...] = ()
-    """With --motion: whose clips are for testing only; by default the last quarter of the performers."""
+    """With --motion: whose clips are for testing only; by default those with the least motion, a tenth of it."""
     num_subjects: int = 32
     """How many people; a quarter of them are for testing, an eighth for validation."""
     size: int = 64
@@ -105,7 +105,7 @@ class Train:
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Of activations; parameters, loss and metrics stay float32."""
     seed: int = 0
-    """Draws weights, order, augmentation, dropout."""
+    """Draws weights, order, augmentation, dropout; with synthetic_humans/live the people too, test people included."""
     log_every: int = 25
     """Steps between two rows of numbers."""
     eval_every: int = 500
@@ -229,6 +229,16 @@ def main(args: list[str] | None = None) -> int:
     except UserError as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(
+            f"{prog}: {error.filename or ''}: {error.strerror or error}; check the path and free space", file=sys.stderr
+        )
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"{prog}: stopped; what is not finished does not count, the same command starts it again", file=sys.stderr
+        )
+        return 130
     except RuntimeError as error:
         code = {"TrainingDivergedError": 3, "TrainingInterruptedError": 130}.get(type(error).__name__)
         if code is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -55,11 +56,14 @@ class NetworkConfig:
         depth = len(fusion_layers(active_streams(self.streams, self.strategy)))
         if self.strategy == "fixed":
             hard_weights(self.strategy, self.beta, depth)
-        elif self.strategy != "learned":
+        elif self.strategy == "learned":
+            inside = self.beta is None or 0 <= self.beta <= depth
+            check_field(inside, "network.beta", self.beta, f"none or in [0, {depth}]")
+        else:
             check_field(self.beta is None, "network.beta", self.beta, f"none: strategy {self.strategy!r} has no beta")
         types = ("float32", "bfloat16")  # float16 overflows a sum of squared mm
         check_field(self.compute_dtype in types, "network.compute_dtype", self.compute_dtype, " or ".join(types))
-        check_field(self.alpha_init > 0, "network.alpha_init", self.alpha_init, "> 0")
+        check_field(0 < self.alpha_init < math.inf, "network.alpha_init", self.alpha_init, "> 0 and finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,9 +85,9 @@ class OptimConfig:
         kinds = ("constant", "cosine")
         check_field(self.schedule in kinds, "optim.schedule", self.schedule, " or ".join(kinds))
         for name in ("learning_rate", "fusion_learning_rate"):
-            check_field(getattr(self, name) > 0, f"optim.{name}", getattr(self, name), "> 0")
+            check_field(0 < getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), "> 0 and finite")
         for name in ("warmup_steps", "clip_norm", "alpha_penalty_weight"):
-            check_field(getattr(self, name) >= 0, f"optim.{name}", getattr(self, name), ">= 0")
+            check_field(0 <= getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), ">= 0 and finite")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +108,7 @@ class Config:
     def __post_init__(self):
         check_field(self.steps >= 1, "steps", self.steps, ">= 1")
         check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
-        check_field(self.seed >= 0, "seed", self.seed, ">= 0")
+        check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
 
 
 def two_streams(image: tuple, heatmap: tuple | None = None) -> tuple[Stream, ...]:
@@ -137,7 +141,7 @@ _PAPER_CONVS = (Conv(36, 9), Conv(72, 5), Conv(72, 5))
 def paper() -> Config:
     """The paper's network as its authors released it (type 1, L = 7), with the release's training settings.
 
-    fusion-jax train --preset paper --dataset human36m --data-dir DATA --workdir RUN
+    fusion-jax train --preset paper --dataset synthetic_humans/live --workdir RUN
 
     About 120 M parameters and 6.2 GFLOP forward a picture: meant for a GPU or TPU.
     """
@@ -155,7 +159,7 @@ def paper() -> Config:
 def paper_wide() -> Config:
     """The release's type 2, L = 8: as `paper` with five dense layers, the third 4096 wide.
 
-    fusion-jax train --preset paper-wide --dataset human36m --data-dir DATA --workdir RUN
+    fusion-jax train --preset paper-wide --dataset synthetic_humans/live --workdir RUN
     """
     dense = (Dense(512, 0.5), Dense(2048, 0.5), Dense(4096, 0.5), Dense(512), Dense(512))
     base = paper()

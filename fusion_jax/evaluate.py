@@ -17,7 +17,7 @@ from fusion_jax import sharding
 from fusion_jax.checkpoint import Checkpoints, load_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset
-from fusion_jax.errors import UserError
+from fusion_jax.errors import UserError, check_field
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState
 from fusion_jax.steps import network_inputs
@@ -43,6 +43,7 @@ def evaluate_run(
       UserError: no run, no checkpoint, no such split, or data that differs from what the run trained on.
     """
     workdir = pathlib.Path(workdir)
+    check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
     dataset = open_dataset(
         config.dataset, data_dir or pathlib.Path(record.data_dir), config.inputs.image_size, config.seed

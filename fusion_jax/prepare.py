@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-import pathlib
 import time
+from pathlib import Path
 from typing import Any
 
 from fusion_jax.errors import UserError
 
 
-def prepare_synthetic_humans(data_dir: pathlib.Path, **settings: Any) -> pathlib.Path:
+def prepare_synthetic_humans(data_dir: Path, **settings: Any) -> Path:
     """Builds `synthetic_humans` in data_dir unless it is there; returns the dataset's folder.
 
     Args:
@@ -23,23 +23,37 @@ def prepare_synthetic_humans(data_dir: pathlib.Path, **settings: Any) -> pathlib
     """
     import tensorflow_datasets as tfds
 
-    from data_pipelines.synthetic_humans.sequences import SyntheticSettings, load_motion
+    from data_pipelines.prepared import open_prepared
+    from data_pipelines.synthetic_humans.sequences import (
+        SyntheticSettings,
+        load_motion,
+        overlapping_performers,
+        performers,
+    )
     from data_pipelines.synthetic_humans.synthetic_humans_dataset_builder import (
         SyntheticHumans,
         SyntheticHumansConfig,
+        config_name,
     )
 
     tfds.disable_progress_bar()  # it knows no totals; the builder's own does
     wanted = SyntheticSettings(**settings)
-    load_motion(wanted)  # a bad clip is an error before anything is written
+    clips = load_motion(wanted)  # a bad clip is an error before anything is written
+    if clips is not None:
+        print("; ".join(f"{split}: clips of {', '.join(names)}" for split, names in performers(clips).items()))
+        if overlapping_performers(clips):
+            print("warning: there is one performer only, so train and test people act out the same clips")
+    folder = Path(data_dir) / SyntheticHumans.name / config_name(wanted) / str(SyntheticHumans.VERSION)
+    if folder.exists():
+        if not (folder / "dataset_info.json").exists():
+            raise UserError(f"{folder} is unfinished; delete that folder and prepare it again")
+        open_prepared(f"{SyntheticHumans.name}/{folder.parent.name}", Path(data_dir))  # refuses a damaged one
+        print(f"{folder} is there already; reusing it")
+        return folder
     try:
-        default = next(c for c in SyntheticHumans.BUILDER_CONFIGS)
+        default = SyntheticHumans.BUILDER_CONFIGS[0]
         config = default if wanted == default.settings else SyntheticHumansConfig(wanted)
         builder = SyntheticHumans(data_dir=str(data_dir), config=config, file_format="array_record")
-        folder = pathlib.Path(builder.data_dir)
-        if folder.exists():
-            print(f"{folder} is there already; reusing it")
-            return folder
         began = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloading
             builder.download_and_prepare()

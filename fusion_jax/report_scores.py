@@ -36,8 +36,17 @@ def headline_section(run: RunRecord) -> Section:
             "from the photo is no better than that."
         )
     ]
+    trained = run.train[-1]["step"] if run.train else None
     for evaluation in run.evaluations:
         scores, baseline = evaluation.scores, baseline_of(evaluation)
+        scored = scores.get("checkpoint_step")
+        if None not in (trained, scored) and scored != trained:
+            parts.append(
+                paragraph(
+                    f"Beware: these are the scores after step {scored}, but the run has gone on to step {trained}; "
+                    f"score it again with: fusion-jax evaluate --workdir {run.workdir} --split {evaluation.split}"
+                )
+            )
         rows = [
             (label, score_text(field, scores.get(field)), score_text(field, baseline.get(field)), meaning)
             for field, label, meaning in METRICS

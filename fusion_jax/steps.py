@@ -1,32 +1,23 @@
 """One step of training and of evaluation: pure functions of (state, batch), not jitted, knowing no devices.
 
-A batch is a dict of arrays, B examples each:
-
-  image     (B, H, W, 3) uint8, or float in [0, 1]
-  joints2d  (B, J, 2) px of that image, in the skeleton's order; `heatmap` (B, h, w, J') may stand in its place
-  valid2d   (B, J) bool, 2D joint known
-  pose_mm   (B, J, 3) root-relative, camera frame
-  valid     (B, J) bool, 3D joint known
+What a batch holds is in batch.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from fusion_jax import fusion, metrics
-from fusion_jax.config import Config, InputConfig
+from fusion_jax.batch import Batch, check_batch
+from fusion_jax.config import InputConfig
 from fusion_jax.geometry import root_relative
 from fusion_jax.heatmaps import gaussian_heatmaps
 from fusion_jax.losses import fusion_loss
 from fusion_jax.skeletons import convert_joints, convert_valid, skeleton
 from fusion_jax.state import TrainState
 
-Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -40,6 +31,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
       The new state, and scalars loss, data_loss, penalty (mm^2), mpjpe_sum, mpjpe_count, grad_norm, finite;
       fusion_weights (L,); alpha and beta where the strategy has them.
     """
+    check_batch(batch, state.inputs, training=True)
     inputs = network_inputs(batch, state.inputs)
     dropout_key = jax.random.fold_in(state.rng, state.step)
 
@@ -66,7 +58,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
 
 
 def predict_step(state: TrainState, batch: Batch) -> jax.Array:
-    """Predicted root-relative poses (B, J, 3), mm, camera frame, of a batch with `image` and `joints2d`."""
+    """Predicted root-relative poses (B, J, 3), mm, camera frame, of a batch without `pose_mm` and `valid`."""
+    check_batch(batch, state.inputs)
     variables = {"params": state.params, "constants": state.constants}
     pose = state.network.apply(variables, network_inputs(batch, state.inputs))
     assert isinstance(pose, jax.Array)  # not mutable: no second value
@@ -130,17 +123,3 @@ def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
     if x.shape[1:3] == size:
         return x
     return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear", antialias=False)
-
-
-def fake_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """A batch of noise with the right shapes and types, for shape checks, benchmarks and tests."""
-    rng, size = np.random.default_rng(seed), config.inputs.image_size
-    j = skeleton(config.inputs.skeleton).num_joints
-    pose = rng.normal(0, 300, (batch_size, j, 3)).astype(np.float32)
-    return {
-        "image": rng.integers(0, 256, (batch_size, size, size, 3), np.uint8),
-        "joints2d": rng.uniform(0, size - 1, (batch_size, j, 2)).astype(np.float32),
-        "valid2d": np.ones((batch_size, j), bool),
-        "pose_mm": root_relative(pose, skeleton(config.inputs.skeleton).root_indices),
-        "valid": np.ones((batch_size, j), bool),
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from fusion_jax import sharding
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, save_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset
+from fusion_jax.errors import UserError, check_field
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.progress import Progress
 from fusion_jax.skeletons import skeleton
@@ -53,6 +55,13 @@ class LoopOptions:
     show: bool = True
     """Progress on the terminal."""
 
+    def __post_init__(self):
+        for name in ("log_every", "checkpoint_every", "eval_frames"):
+            check_field(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
+        for name in ("eval_every", "workers"):
+            check_field(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        check_field(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after, ">= 1")
+
 
 def train(
     config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, options: LoopOptions | None = None
@@ -71,7 +80,8 @@ def train(
     mesh = sharding.data_mesh()
     dataset = open_dataset(config.dataset, data_dir, config.inputs.image_size, config.seed)
     check_people(dataset)
-    record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), dataset.fingerprint)
+    config = dataclasses.replace(config, dataset=dataset.name)
+    record = DatasetRecord(dataset.name, str(pathlib.Path(data_dir).absolute()), dataset.fingerprint)
     checkpoints = Checkpoints(workdir)
     try:
         resuming = checkpoints.latest_step is not None
@@ -112,14 +122,11 @@ def training_data(config: Config, dataset: PoseDataset, start: int = 0, workers:
 
 
 def check_people(dataset: PoseDataset) -> None:
-    """Raises UserError where somebody is in the training split and in another one."""
-    from fusion_jax.errors import UserError
-
-    people = dataset.subjects
-    for split, subjects in people.items():
-        both = sorted(set(subjects) & set(people["train"]))
-        if split != "train" and both:
-            raise UserError(f"{dataset.name}: {', '.join(both)} are in both train and {split}; prepare it again")
+    """Raises UserError where somebody is in two splits."""
+    for (one, people), (other, others) in itertools.combinations(dataset.subjects.items(), 2):
+        both = sorted(set(people) & set(others))
+        if both:
+            raise UserError(f"{dataset.name}: {', '.join(both)} are in both {one} and {other}; prepare it again")
 
 
 def place_batch(batch: dict[str, Any], dataset: PoseDataset, mesh: jax.sharding.Mesh) -> dict[str, Any]:

@@ -57,6 +57,13 @@ def test_the_readmes_way_through(tmp_path, capsys):
         (["train", "--dataset", "synthetic_humans/live", "--augment", "full"], "leave --augment away"),
         (["evaluate", "--workdir", "NOWHERE"], "NOWHERE holds no run"),
         (["report", "--workdir", "NOWHERE"], "fusion-jax train"),
+        (["evaluate", "--workdir", "NOWHERE", "--batch-size", "0"], "batch_size is 0, expected >= 1"),
+        (["train", "--log-every", "0"], "log_every is 0, expected >= 1"),
+        (["train", "--beta", "99"], "network.beta is 99.0, expected none or in [0, 5]"),
+        (["train", "--learning-rate", "inf"], "optim.learning_rate is inf"),
+        (["train", "--seed", "99999999999"], "seed is 99999999999, expected 0 to 2^32 - 1"),
+        (["train", "--strategy", "image", "--beta", "2"], "strategy 'image' has no beta"),
+        (["train", "--data-dir", "DATA", "--workdir", "/dev/null/x"], "check the path"),
         (["prepare", "synthetic_humans", "--motion", "NOWHERE"], "no such folder"),
         (["prepare", "synthetic_humans", "--num-subjects", "1"], "num_subjects is 1, expected at least 3"),
     ],
@@ -90,6 +97,17 @@ def test_a_real_process_prints_no_traceback(tmp_path):
     run = program("evaluate", "--workdir", tmp_path)
     assert run.returncode == 2 and "Traceback" not in run.stderr and "holds no run" in run.stderr
     assert len(run.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_before_anything_is_worth_saving(capsys, monkeypatch, tmp_path):
+    import fusion_jax.evaluate
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fusion_jax.evaluate, "evaluate_run", interrupted)
+    assert main(["evaluate", "--workdir", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_divergence_has_an_exit_code_of_its_own(tmp_path, capsys):

@@ -20,7 +20,7 @@ LAYERS = (
     {"fusion", "conv", "heatmaps", "alignment"},
     {"network", "losses", "metrics"},
     {"config"},
-    {"optim"},
+    {"optim", "batch"},
     {"state"},
     {"steps"},
     {"sharding", "checkpoint", "tables", "progress", "prepare", "datasets", "run_record"},

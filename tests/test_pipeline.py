@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -84,6 +85,49 @@ def test_interrupted_preparation_counts_for_nothing(tmp_path):
     (unfinished / "dataset_info.json").write_text("{}")
     with pytest.raises(UserError, match="no prepared synthetic_humans .* run: fusion-jax prepare"):
         open_prepared("synthetic_humans", tmp_path)
+
+
+class TestDamagedData:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        source = next((small.data_dir() / "synthetic_humans").glob("16px*"))
+        shutil.copytree(source, tmp_path / "synthetic_humans" / source.name)
+        return tmp_path / "synthetic_humans" / source.name / "1.0.0"
+
+    def refused(self, folder, match):
+        from fusion_jax.prepare import prepare_synthetic_humans
+
+        root = folder.parent.parent.parent
+        with pytest.raises(UserError, match=match):
+            open_prepared("synthetic_humans", root)
+        with pytest.raises(UserError, match=match):  # nor is it taken for finished
+            prepare_synthetic_humans(root, size=16, num_subjects=3, frames=1)
+
+    @pytest.mark.parametrize("harm", ["delete", "empty", "truncate", "flip"])
+    def test_shards(self, folder, harm):
+        path = next(folder.glob("*train.array_record*"))
+        data = path.read_bytes()
+        harmed = {"empty": b"", "truncate": data[: len(data) // 2], "flip": bytes(b ^ 255 for b in data)}
+        path.unlink() if harm == "delete" else path.write_bytes(harmed[harm])
+        self.refused(folder, "is damaged .*; delete that folder and prepare it again")
+
+    @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+    def test_descriptions(self, folder, name):
+        (folder / name).write_text("{")
+        self.refused(folder, "is damaged")
+
+    @pytest.mark.parametrize("text", ["{}", "[1]", '{"skeleton": "human36m17", "image_size": "64"}', "{"])
+    def test_metadata(self, folder, text):
+        (folder / "metadata.json").write_text(text)
+        self.refused(folder, "metadata.json")
+
+    def test_an_empty_folder_and_a_foreign_file(self, folder):
+        before = open_prepared("synthetic_humans", folder.parent.parent.parent).fingerprint
+        (folder / ".DS_Store").write_text("x")
+        assert open_prepared("synthetic_humans", folder.parent.parent.parent).fingerprint == before
+        shutil.rmtree(folder)
+        folder.mkdir()
+        self.refused(folder, "no prepared synthetic_humans|is unfinished; delete")
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -38,8 +38,9 @@ def test_everybody_is_in_one_split(count):
 
 def test_performers_are_split_too():
     clips = [clip(p, n) for p in ("01", "02", "14", "60", "135") for n in "ab"]
-    by_default = split_clips(clips, ())
-    assert {c.performer for c in by_default["test"]} == {"60"} and not overlapping_performers(by_default)
+    uneven = [*clips, clip("99", "short", frames=1), clip("98", "long", frames=40)]
+    by_default = split_clips(uneven, ())  # 91 frames: 99 alone holds no tenth of them, with 01 it does
+    assert {c.performer for c in by_default["test"]} == {"99", "01"} and not overlapping_performers(by_default)
     chosen = split_clips(clips, ("02", "135"))
     assert {c.performer for c in chosen["test"]} == {"02", "135"}
     assert {c.performer for c in chosen["train"]} == {"01", "14", "60"} and len(chosen["train"]) == 6
@@ -50,11 +51,14 @@ def test_performers_that_cannot_be_split():
     with pytest.raises(UserError, match="test performer '7' is in no clip; the clips have 01"):
         split_clips([clip("01")], ("7",))
     with pytest.raises(UserError, match="leave at least one to train on"):
+        split_clips([clip("01"), clip("01", "b")], ("01",))
+    with pytest.raises(UserError, match="leave at least one to train on"):
         split_clips([clip("01"), clip("02")], ("01", "02"))
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("size", 8), ("num_subjects", 2), ("frames", 0), ("fps", 0), ("test_performers", ("02",))]
+    ("field", "value"),
+    [("size", 8), ("num_subjects", 2), ("frames", 0), ("fps", 0), ("fps", float("inf")), ("test_performers", ("02",))],
 )
 def test_bad_settings(field, value):
     with pytest.raises(UserError, match=field):

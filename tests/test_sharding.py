@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from fusion_jax import sharding
+from fusion_jax.batch import fake_batch
 from fusion_jax.errors import UserError
 from fusion_jax.network import Dense, Stream
 from fusion_jax.sharding import batch_sharding, data_mesh, global_batch, jit_eval_step, jit_train_step, replicated
 from fusion_jax.state import create_state
-from fusion_jax.steps import eval_step, fake_batch, train_step
+from fusion_jax.steps import eval_step, train_step
 
 
 def test_four_devices():

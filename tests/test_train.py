@@ -90,7 +90,9 @@ def test_another_config_in_the_same_folder_is_refused(unbroken):
     config = small.config(learning_rate=0.5, seed=7)
     with pytest.raises(UserError, match=r"optim.learning_rate: 0.002 -> 0.5; seed: 0 -> 7"):
         run(unbroken[0], config)
-    assert load_run(unbroken[0])[0] == small.config()
+    kept = load_run(unbroken[0])[0]
+    assert kept.dataset.startswith("synthetic_humans/16px_3s_1f"), "the name stays clear when others are prepared"
+    assert dataclasses.replace(kept, dataset="synthetic_humans") == small.config()
 
 
 def test_other_data_in_the_same_folder_is_refused(unbroken, monkeypatch):
@@ -123,6 +125,12 @@ def test_a_run_that_never_saved_leaves_its_folder_free(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="no such data"):
             run(tmp_path, small.config(seed=5))
     assert int(run(tmp_path, small.config(seed=6, steps=1)).step) == 1
+
+
+@pytest.mark.parametrize("field", ["log_every", "checkpoint_every", "stop_after", "eval_frames"])
+def test_options_out_of_range(field):
+    with pytest.raises(UserError, match=f"{field} is 0, expected >= 1"):
+        LoopOptions(**{field: 0})
 
 
 def test_people_in_two_splits_are_refused():
@@ -208,6 +216,20 @@ class TestEvaluate:
             step.rename(tmp_path / "moved")
         with pytest.raises(UserError, match="no finished checkpoint"):
             evaluate_run(tmp_path)
+
+    @pytest.mark.parametrize("harm", ["delete", "truncate", "flip"])
+    def test_a_damaged_checkpoint_is_one_clear_error(self, tmp_path, harm):
+        run(tmp_path, small.config(steps=1))
+        files = [p for p in (tmp_path / "checkpoints" / "1" / "state").rglob("*") if p.is_file()]
+        for path in files:
+            data = path.read_bytes()
+            if harm == "delete":
+                path.unlink()
+            else:
+                path.write_bytes(data[: len(data) // 2] if harm == "truncate" else bytes(b ^ 255 for b in data))
+        with pytest.raises(UserError, match=r"checkpoints/1 is damaged .* delete that folder") as refused:
+            evaluate_run(tmp_path)
+        assert len(str(refused.value)) < 600
 
     def test_an_unknown_split(self, unbroken):
         with pytest.raises(UserError, match="no split 'val'; it has"):

@@ -37,14 +37,14 @@ class SyntheticSettings:
     motion: str = ""
     """Folder of BVH clips to act out; without one the procedural actions."""
     test_performers: tuple[str, ...] = ()
-    """Whose clips only the test people act out; without names, the last quarter of the performers."""
+    """Whose clips only the test people act out; without names, those with the least motion, a tenth of it."""
 
     def __post_init__(self):
         check_field(16 <= self.size <= 1024, "size", self.size, "16 to 1024 px")
         check_field(self.num_subjects >= 3, "num_subjects", self.num_subjects, "at least 3: one for each split")
         check_field(self.frames >= 1, "frames", self.frames, ">= 1")
-        check_field(self.fps > 0, "fps", self.fps, "> 0 frames per second")
-        check_field(self.seed >= 0, "seed", self.seed, ">= 0")
+        check_field(0 < self.fps <= 1000, "fps", self.fps, "> 0 and <= 1000 frames per second")
+        check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
         if self.test_performers and not self.motion:
             raise UserError("test_performers needs a folder of clips (--motion)")
 
@@ -86,13 +86,13 @@ def split_clips(clips: list[Clip], test_performers: tuple[str, ...]) -> dict[str
     Raises:
       UserError: a test performer that moves in no clip, or none left to train on.
     """
-    performers = sorted({clip.performer for clip in clips})
-    unknown = sorted(set(test_performers) - set(performers))
+    names = sorted({clip.performer for clip in clips})
+    unknown = sorted(set(test_performers) - set(names))
     if unknown:
-        raise UserError(f"test performer {unknown[0]!r} is in no clip; the clips have {', '.join(performers)}")
-    if len(performers) == 1:
+        raise UserError(f"test performer {unknown[0]!r} is in no clip; the clips have {', '.join(names)}")
+    if len(names) == 1 and not test_performers:
         return dict.fromkeys(SPLITS, clips)
-    testers = set(test_performers) or set(performers[-max(1, len(performers) // 4) :])
+    testers = set(test_performers) or _default_testers(clips)
     train = [clip for clip in clips if clip.performer not in testers]
     if not train:
         raise UserError("every performer is a test performer; leave at least one to train on")
@@ -101,6 +101,25 @@ def split_clips(clips: list[Clip], test_performers: tuple[str, ...]) -> dict[str
         "validation": train,
         "test": [clip for clip in clips if clip.performer in testers],
     }
+
+
+def _default_testers(clips: list[Clip]) -> set[str]:
+    """Those with the fewest frames, as many as it takes to hold a tenth of all frames; most stays to train on."""
+    frames: dict[str, int] = {}
+    for clip in clips:
+        frames[clip.performer] = frames.get(clip.performer, 0) + len(clip.joints_mm)
+    by_frames = sorted(frames, key=lambda name: (frames[name], name))
+    testers: set[str] = set()
+    for name in by_frames[:-1]:
+        testers.add(name)
+        if sum(frames[tester] for tester in testers) >= 0.1 * sum(frames.values()):
+            break
+    return testers
+
+
+def performers(clips: Mapping[str, list[Clip]]) -> dict[str, list[str]]:
+    """Whose clips each split acts out."""
+    return {split: sorted({clip.performer for clip in members}) for split, members in clips.items()}
 
 
 def overlapping_performers(clips: Mapping[str, list[Clip]]) -> list[str]:

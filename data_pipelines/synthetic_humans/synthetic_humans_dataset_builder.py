@@ -19,6 +19,7 @@ from data_pipelines.synthetic_humans.sequences import (
     load_motion,
     motion_digest,
     overlapping_performers,
+    performers,
     sequences,
     split_subjects,
     subject_name,
@@ -74,7 +75,7 @@ class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
             "motion": "procedural actions" if clips is None else "captured clips on the people's own bones",
         }
         if clips is not None:
-            description |= {f"{split} performers": sorted({c.performer for c in clips[split]}) for split in SPLITS}
+            description |= {f"{split} performers": names for split, names in performers(clips).items()}
             if overlapping_performers(clips):
                 description["warning"] = "one performer only: train and test people act out the same clips"
         self.info.metadata.update(

@@ -124,7 +124,8 @@ def write_samples(
         "valid": frames["valid"][rows],
         "mpjpe_mm": np.ma.masked_array(frames["mpjpe"][rows], ~frames["valid"][rows]).mean(1).filled(np.nan),
         "kind": kinds,
-        **{name: np.array([text(e[name]) for e in examples]) for name in ("subject", "action", "sequence")},
+        **{name: np.array([text(e[name]) for e in examples]) for name in ("subject", "action")},
+        "sequence": np.array(["/".join(text(e[k]) for k in ("sequence", "camera_name") if k in e) for e in examples]),
         "frame": np.array([int(e["frame"]) for e in examples]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -123,6 +123,8 @@ class _Shards:
         return len(self._source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):  # no damage: Python's own iteration ends so
+            raise IndexError(index)
         try:
             return self._source[int(index)]
         except Exception as error:  # of array_record's or protobuf's own kinds

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from fusion_jax.errors import UserError
+from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
 
 Preset = Literal["tiny", "paper", "paper-wide"]
 StrategyName = Literal["learned", "fixed", "free", "image", "heatmap"]
@@ -226,23 +226,17 @@ def main(args: list[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
     try:
         command.run()
+        return 0
     except UserError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 2
+        message, code = str(error), 2
     except OSError as error:
-        print(
-            f"{prog}: {error.filename or ''}: {error.strerror or error}; check the path and free space", file=sys.stderr
-        )
-        return 2
+        where = f"{error.filename}: " if error.filename else ""
+        message, code = f"{where}{error.strerror or error}; check the path and free space", 2
+    except TrainingDivergedError as error:
+        message, code = str(error), 3
+    except TrainingInterruptedError as error:
+        message, code = str(error), 130
     except KeyboardInterrupt:
-        print(
-            f"{prog}: stopped; what is not finished does not count, the same command starts it again", file=sys.stderr
-        )
-        return 130
-    except RuntimeError as error:
-        code = {"TrainingDivergedError": 3, "TrainingInterruptedError": 130}.get(type(error).__name__)
-        if code is None:
-            raise
-        print(f"{prog}: {error}", file=sys.stderr)
-        return code
-    return 0
+        message, code = "stopped; nothing unfinished counts, the same command goes on", 130
+    print(f"{prog}: {message}", file=sys.stderr)
+    return code

@@ -121,8 +121,8 @@ def tiny() -> Config:
 
     fusion-jax train --preset tiny --dataset synthetic_humans --data-dir DATA --workdir RUN
     """
-    # Of the shapes tried, the one with the lowest held-out error for a given time on two cores: a first layer whose
-    # windows do not overlap leaves a sixteenth of the pixels for what follows.
+    # Measured on two cores, batch 32: a first layer whose windows do not overlap makes a step 5 times cheaper than a
+    # 5 x 5 one with stride 2 (65 against 369 ms) and costs 9 mm after the same 600 steps; more steps win that back.
     layers = (Conv(24, 4, stride=4, pool=1), Conv(48, 3), Conv(64, 3, pool=1), Dense(256), Dense(128))
     return Config(
         preset="tiny",

@@ -1,8 +1,16 @@
-"""The one error that a user can cause and mend: its text says what came, what was expected, what to do."""
+"""The errors that the command line prints in one line: each text says what came, what was expected, what to do."""
 
 
 class UserError(ValueError):
-    """Bad input from outside: the command line prints it in one line and exits with code 2."""
+    """Bad input from outside; exit code 2."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """Loss or gradient became inf or NaN; the text names the step and the file that holds its batch. Exit code 3."""
+
+
+class TrainingInterruptedError(RuntimeError):
+    """A signal asked the run to stop; everything up to the current step is saved. Exit code 130."""
 
 
 def unknown_name(kind: str, name: object, known) -> UserError:

@@ -78,11 +78,13 @@ def _forget_after(path: pathlib.Path, start: int) -> None:
     """Drops rows of steps that a killed run did and did not save, and a last line that was cut short."""
     if not path.exists():
         return
+    lines = path.read_text().splitlines()
     kept = []
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(lines, start=1):
         try:
-            if json.loads(line)["step"] <= start:
-                kept.append(line)
+            wanted = json.loads(line)["step"] <= start
         except (ValueError, KeyError, TypeError):
-            continue  # cut short by a kill
+            wanted = number < len(lines)  # a kill cuts the last line alone; what else is broken the report names
+        if wanted:
+            kept.append(line)
     write_text(path, "".join(f"{line}\n" for line in kept))

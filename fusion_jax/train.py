@@ -20,20 +20,12 @@ from fusion_jax import sharding
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, save_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset
-from fusion_jax.errors import UserError, check_field
+from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.progress import Progress
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.tables import score_batches, summarise
-
-
-class TrainingDivergedError(RuntimeError):
-    """Loss or gradient became inf or NaN; the text names the step and the file that holds its batch."""
-
-
-class TrainingInterruptedError(RuntimeError):
-    """A signal asked the run to stop; everything up to the current step is saved."""
 
 
 @dataclasses.dataclass(frozen=True)

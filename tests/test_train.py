@@ -16,10 +16,10 @@ import small
 
 from fusion_jax import train as train_module
 from fusion_jax.checkpoint import load_run
-from fusion_jax.errors import UserError
+from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.records import read_json
-from fusion_jax.train import LoopOptions, TrainingDivergedError, check_people, train
+from fusion_jax.train import LoopOptions, check_people, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUIET = LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=100)
@@ -114,6 +114,15 @@ def test_rows_of_unsaved_steps_are_forgotten(tmp_path):
     run(tmp_path)
     assert [row["step"] for row in rows(tmp_path) if row["kind"] == "train"] == [2, 4, 6]
     assert all("mpjpe_mm" in row for row in rows(tmp_path))
+
+
+def test_a_broken_line_amid_the_log_is_not_thrown_away(tmp_path):
+    """Only the last line can have been cut by a kill; anything else is for the report to name."""
+    run(tmp_path, stop_after=2)
+    log = tmp_path / "metrics.jsonl"
+    log.write_text("damaged\n" + log.read_text())
+    run(tmp_path)
+    assert log.read_text().startswith("damaged\n")
 
 
 def test_a_run_that_never_saved_leaves_its_folder_free(tmp_path, monkeypatch):

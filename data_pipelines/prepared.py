@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
+from data_pipelines.provenance import Provenance, check_provenance
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 from fusion_jax.skeletons import Skeleton, skeleton
@@ -39,7 +42,10 @@ class PoseDataset:
       skeleton: layout of its joints.
       image_size: side of its pictures, px.
       splits: examples of each split by index, as dicts of schema.pose_features (pictures as JPEG bytes).
-      subjects: who is in each split.
+      subjects: who is in each split; nobody where a dataset does not tell.
+      family: datasets of one family may hold the same people under the same names; of two families never.
+      provenance: which frames of which recordings each split is made of.
+      people_shared: the dataset's own protocol trains and tests on the same people, in other frames.
       description: what a table's protocol says of it (frames, cameras, motion source, ...).
       fingerprint: changes when the data does.
       render: for live data (whose splits are LiveExamples), the device function from a batch's `scene` to `image`.
@@ -52,13 +58,18 @@ class PoseDataset:
     subjects: dict[str, list[str]]
     description: dict[str, Any]
     fingerprint: str
+    family: str = ""
+    provenance: Mapping[str, Provenance] = dataclasses.field(default_factory=dict)
+    people_shared: bool = False
     render: Callable | None = None
 
     def split(self, name: str) -> Examples:
-        """The examples of a split. Raises UserError, listing the splits there are."""
-        if name not in self.splits:
-            raise UserError(f"dataset {self.name} has no split {name!r}; it has {', '.join(self.splits)}")
-        return self.splits[name]
+        """The examples of a split, or of several joined by '+'. Raises UserError, listing the splits there are."""
+        parts = name.split("+")
+        for part in parts:
+            if part not in self.splits:
+                raise UserError(f"dataset {self.name} has no split {part!r}; it has {', '.join(self.splits)}")
+        return self.splits[name] if len(parts) == 1 else _Joined([self.splits[part] for part in parts])
 
 
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
@@ -110,7 +121,30 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
         subjects=metadata["subjects"],
         description=metadata["description"],
         fingerprint=_fingerprint(folder),
+        family=str(metadata.get("family", folder.parent.parent.name)),
+        provenance={
+            split: check_provenance(found, f"{folder / 'metadata.json'}: provenance of {split}")
+            for split, found in metadata.get("provenance", {}).items()
+        },
+        people_shared=metadata.get("people_shared") is True,
     )
+
+
+class _Joined:
+    """Several splits' examples, one after another."""
+
+    def __init__(self, parts: Sequence[Examples]):
+        self._parts = parts
+        self._ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        return self._parts[which][int(index) - int(self._ends[which - 1] if which else 0)]
 
 
 class _Shards:

@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.augment import Change, change_image, frame_map, pixel_map
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, root_relative, world_to_camera
-from fusion_jax.skeletons import Skeleton, convert_joints, convert_valid
+from fusion_jax.skeletons import Skeleton, convert_joints, convert_valid, skeleton
 
 Sample = dict[str, np.ndarray]
 
@@ -64,6 +64,25 @@ def camera_pose_mm(example: Mapping[str, Any], skeleton: Skeleton, name: str) ->
     return np.where(valid[:, None], root_relative(pose, skeleton.root_indices), 0).astype(np.float32), valid
 
 
+def change_heatmap(heatmap: np.ndarray, change: Change, name: str) -> np.ndarray:
+    """Stored heatmaps (h, w, 16) of `mpii16` after the picture's change, h x w as they were, float32.
+
+    Raises:
+      UserError: other channels, or a value that is not finite.
+    """
+    layout = skeleton("mpii16")
+    heatmap = np.asarray(heatmap, np.float32)
+    if heatmap.ndim != 3 or heatmap.shape[2] != layout.num_joints or heatmap.shape[0] != heatmap.shape[1]:
+        raise UserError(f"{name}: its heatmap is {heatmap.shape}, expected (h, h, {layout.num_joints})")
+    if not np.isfinite(heatmap).all():
+        raise UserError(f"{name}: its heatmap holds values that are not finite; prepare the dataset again")
+    matrix = pixel_map(change, heatmap.shape[0], heatmap.shape[0])
+    if not np.array_equal(matrix, np.eye(3)):  # OpenCV warps at most 4 channels at once
+        warped = [cv2.warpAffine(heatmap[..., c], matrix[:2], heatmap.shape[:2]) for c in range(heatmap.shape[2])]
+        heatmap = np.stack(warped, axis=-1)
+    return heatmap[..., list(layout.flip)] if change.flip else heatmap
+
+
 def make_sample(
     example: Mapping[str, Any],
     source: Skeleton,
@@ -96,7 +115,9 @@ def make_sample(
         order = list(target.flip)
         joints2d, pose, valid, valid2d = joints2d[order], pose[order], valid[order], valid2d[order]
     image = decode_image(example["image"], stored_size, name)
+    stored = {"heatmap": change_heatmap(example["heatmap"], change, name)} if "heatmap" in example else {}
     return {
+        **stored,
         "image": change_image(image, change, size),
         "joints2d": joints2d.astype(np.float32),
         "valid2d": valid2d,

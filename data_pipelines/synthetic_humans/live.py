@@ -15,6 +15,7 @@ from data_pipelines.synthetic_humans.render import Scene, render_batch
 from data_pipelines.synthetic_humans.scenes import camera_ring, make_scenes, stack_cameras
 from data_pipelines.synthetic_humans.sequences import (
     SyntheticSettings,
+    family,
     sequences,
     split_subjects,
     subject_name,
@@ -92,6 +93,7 @@ def open_live(image_size: int, seed: int, num_subjects: int = 64) -> PoseDataset
             "cameras": "one for each picture, drawn anew",
             "motion": "procedural actions",
         },
+        family=family(seed),
         fingerprint=f"live-{image_size}px-{num_subjects}s-seed{seed}",
         render=functools.partial(pictures, size=image_size),
     )

@@ -77,6 +77,11 @@ def subject_name(number: int) -> str:
     return f"S{number + 1:02d}"
 
 
+def family(seed: int) -> str:
+    """What datasets with the same people share: person n of a seed is the same in every size, live or on disk."""
+    return f"synthetic_humans/seed{seed}"
+
+
 def split_clips(clips: list[Clip], test_performers: tuple[str, ...]) -> dict[str, list[Clip]]:
     """Captured clips by split: nobody who moves in the test clips moves in the others.
 

@@ -16,6 +16,7 @@ from data_pipelines.synthetic_humans.frames import CAMERAS, examples, shots
 from data_pipelines.synthetic_humans.sequences import (
     SPLITS,
     SyntheticSettings,
+    family,
     load_motion,
     motion_digest,
     overlapping_performers,
@@ -46,8 +47,8 @@ def config_name(settings: SyntheticSettings) -> str:
 class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
     """Rendered people who act out named actions before four cameras; splits are by person."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "Examples tell the camera's model and the head's size.", "1.0.0": "First release."}
     BUILDER_CONFIGS = [SyntheticHumansConfig(SyntheticSettings())]
     pkg_dir_path = pathlib.Path(__file__).parent  # where TFDS looks for CITATIONS.bib and the README
 
@@ -80,6 +81,7 @@ class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
                 description["warning"] = "one performer only: train and test people act out the same clips"
         self.info.metadata.update(
             skeleton="human36m17",
+            family=family(settings.seed),
             image_size=settings.size,
             subjects=subjects,
             description=description,

@@ -1,0 +1,95 @@
+"""A video's frames in order, decoded once and never resampled in time."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from fusion_jax.errors import UserError
+
+
+class Video:
+    """An open video file.
+
+    Attributes:
+      path: the file.
+      size: (width, height) px, as decoded.
+      num_frames: as the container says; the decoder has the last word.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        """Opens a video. Raises UserError where it is missing, is something else, or holds no picture."""
+        self.path = path
+        check_not_text(path)
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        if not self._capture.isOpened():
+            raise UserError(f"{path} cannot be opened as a video (truncated or of another kind); download it again")
+        width, height, count = (
+            int(self._capture.get(what))
+            for what in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_COUNT)
+        )
+        if width < 1 or height < 1:
+            self.close()
+            raise UserError(f"{path} holds no picture; download it again")
+        self.size, self.num_frames = (width, height), count
+
+    def frames(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, RGB (H, W, 3) uint8) of the wanted frames, rising and counted from 0, read from the start once.
+
+        Ends early where the video does; frames that are not wanted are decoded but not converted.
+        """
+        position = 0
+        for number in wanted:
+            while position < number:
+                if not self._capture.grab():
+                    return
+                position += 1
+            done, picture = self._capture.read()
+            if not done:
+                return
+            position += 1
+            yield int(number), cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+    def close(self) -> None:
+        """Frees the decoder."""
+        self._capture.release()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_picture(path: pathlib.Path) -> np.ndarray:
+    """RGB (H, W, 3) uint8 of a picture file of any usual kind, as stored (no turning by EXIF).
+
+    Raises:
+      UserError: it is missing, too large or does not decode.
+    """
+    check_not_text(path)
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:  # more pixels than OpenCV admits: a decompression bomb
+        picture = None
+    if picture is None:
+        raise UserError(f"{path} cannot be decoded as a picture (truncated or of another kind); download it again")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+
+
+def check_not_text(path: pathlib.Path) -> None:
+    """Raises UserError where a file is missing, empty, or a web page that was saved under its name."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; download it or correct --manual-dir")
+    with path.open("rb") as file:
+        start = file.read(512).lstrip().lower()
+    if not start:
+        raise UserError(f"{path} is empty; download it again")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UserError(
+            f"{path} is a web page saved under this name; the download needed a log-in or a newer address, fetch it "
+            "again"
+        )

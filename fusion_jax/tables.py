@@ -32,6 +32,8 @@ ALIGNMENTS = {
 def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Per-frame results of all batches, padding removed: distances (N, J) mm, poses (N, J, 3) mm, `index` (N,).
 
+    With 2D joints also `joints2d` (N, J, 2) px and `valid2d` (N, J).
+
     Args:
       score: batch -> dict of (B, ...) arrays such as `steps.eval_step` gives.
       batches: with `mask`, `index`, `pose_mm` and `valid`.
@@ -47,6 +49,7 @@ def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[st
             "valid": batch["valid"],
             "index": batch["index"],
         }
+        result |= {name: batch[name] for name in ("joints2d", "valid2d") if name in batch}
         parts.append({name: np.asarray(value)[keep] for name, value in result.items()})
     frames = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     if not parts or not len(frames["index"]):
@@ -72,7 +75,16 @@ def summarise(frames: dict[str, np.ndarray], rows: np.ndarray | slice = slice(No
     columns = {f"{name}_mm": frames[name][rows] for name in DISTANCES}
     columns["pck_150mm"] = np.asarray(metrics.pck(jnp.asarray(frames["mpjpe"][rows])))
     columns["auc"] = np.asarray(metrics.auc(jnp.asarray(frames["mpjpe"][rows])))
-    return {name: _frame_mean(values, valid) for name, values in columns.items()}
+    return {name: frame_mean(values, valid) for name, values in columns.items()}
+
+
+def frame_mean(values: np.ndarray, valid: np.ndarray) -> float | None:
+    """The mean over frames of the mean over a frame's valid joints, both (N, J); None where no joint is valid."""
+    count = valid.sum(1)
+    if not count.any():
+        return None
+    per_frame = np.where(valid, values, 0).sum(1, dtype=np.float64) / np.maximum(count, 1)
+    return float(per_frame[count > 0].mean())
 
 
 def table(
@@ -109,9 +121,15 @@ def table(
 
 
 def pick_samples(frames: dict[str, np.ndarray], count: int = 4) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of the best, median and worst `count` frames by mpjpe, and their (N,) kinds."""
+    """Rows of the best, median and worst `count` frames by mpjpe, and their (N,) kinds.
+
+    Where no frame has a 3D joint nothing is best or worst: frames evenly spaced, of the kind `any`.
+    """
     error = np.ma.masked_array(frames["mpjpe"], ~frames["valid"]).mean(1).filled(np.inf)
     order = np.argsort(error, kind="stable")[: int(np.isfinite(error).sum())]
+    if not len(order):
+        rows = np.unique(np.linspace(0, len(error) - 1, 3 * count).astype(int))
+        return rows, np.repeat(["any"], len(rows))
     count = max(1, min(count, len(order) // 3))
     middle = max(0, len(order) // 2 - count // 2)
     picks = {"best": order[:count], "median": order[middle : middle + count], "worst": order[::-1][:count]}
@@ -142,8 +160,8 @@ def markdown(result: dict[str, Any]) -> str:
 
 
 def format_score(value: float | None, column: str) -> str:
-    """'81.3' for mm, '0.913' for shares, 'n/a' where there is nothing to average."""
-    return "n/a" if value is None else f"{value:.1f}" if column.endswith("_mm") else f"{value:.3f}"
+    """'81.3' for mm and percent, '0.913' for shares, 'n/a' where there is nothing to average."""
+    return "n/a" if value is None else f"{value:.1f}" if column.endswith(("_mm", "_percent")) else f"{value:.3f}"
 
 
 def protocol_text(value: Any) -> str:
@@ -171,11 +189,3 @@ def csv_rows(result: dict[str, Any]) -> str:
     for kind, name, count, row in groups:
         writer.writerow([kind, name, count, *("" if row[c] is None else f"{row[c]:.4f}" for c in COLUMNS), protocol])
     return out.getvalue()
-
-
-def _frame_mean(values: np.ndarray, valid: np.ndarray) -> float | None:
-    count = valid.sum(1)
-    if not count.any():
-        return None
-    per_frame = np.where(valid, values, 0).sum(1, dtype=np.float64) / np.maximum(count, 1)
-    return float(per_frame[count > 0].mean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import cv2
@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.augment import Change, draw_change
-from data_pipelines.prepared import LiveExamples, PoseDataset
+from data_pipelines.prepared import Examples, LiveExamples, PoseDataset
 from data_pipelines.samples import camera_pose_mm, example_name, make_sample
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.errors import UserError
@@ -25,7 +25,7 @@ cv2.setNumThreads(0)  # pictures are small and Grain already runs many of these 
 
 
 def train_iterator(
-    dataset: PoseDataset,
+    datasets: PoseDataset | Sequence[tuple[PoseDataset, float]],
     *,
     target: Skeleton,
     image_size: int,
@@ -41,7 +41,8 @@ def train_iterator(
     """An endless iterator over shuffled, augmented batches, from any batch on; close it when done.
 
     Args:
-      dataset: an opened dataset.
+      datasets: an opened dataset, or several with their weights: of every batch about that share is of each, and a
+        small dataset is gone through as often as it takes.
       target: the network's skeleton.
       image_size: side of the network's input, px.
       augment: what to vary.
@@ -50,32 +51,38 @@ def train_iterator(
       process_index, process_count: this process among those that train together.
       num_workers: worker processes; 0 prepares batches on threads.
       start: how many batches to skip, at no cost. Batch n is the same whatever came before, with any workers.
+      split: of each dataset; several may be joined by '+'.
 
     Raises:
-      UserError: batch_size does not divide over the processes, or the split is empty.
+      UserError: batch_size does not divide over the processes, a split is empty, or datasets do not go together.
     """
-    source = dataset.split(split)
+    weighted = [(datasets, 1.0)] if isinstance(datasets, PoseDataset) else list(datasets)
+    for dataset, _ in weighted:
+        if not len(dataset.split(split)):
+            raise UserError(f"{dataset.name} has no {split} examples")
     if batch_size % process_count:
         raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
-    if not len(source):
-        raise UserError(f"{dataset.name} has no {split} examples")
     local, share = batch_size // process_count, slice(process_index, None, process_count)
-    if dataset.render is not None:
-        indices = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None)[share]
-        draw = cast(LiveExamples, source).batch
+    first = weighted[0][0]
+    if first.render is not None:
+        indices = grain.MapDataset.range(len(first.split(split))).seed(seed).shuffle().repeat(None)[share]
+        draw = cast(LiveExamples, first.split(split)).batch
         batches = indices.batch(local).random_map(draw, seed=seed + process_index)
+        batches = batches.map(functools.partial(_converted, source=first.skeleton, target=target))
     else:
-        make = functools.partial(
-            _augmented, source=dataset.skeleton, target=target, stored=dataset.image_size, size=image_size
-        )
+        make = [
+            functools.partial(_augmented, source=d.skeleton, target=target, stored=d.image_size, size=image_size)
+            for d, _ in weighted
+        ]
+        data = _shuffled(weighted, split, seed)
         # Shuffled and augmented before the processes take their shares: a batch holds the same samples however
         # many processes there are.
-        data = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None)
         if augment.shared_crop:
             shared = functools.partial(_shared, make=make, config=augment, seed=seed, batch_size=batch_size)
             data = data.map_with_index(shared)
         else:
-            data = data.random_map(functools.partial(_drawn, make=make, config=augment))
+            own = {"seed": seed} if len(weighted) > 1 else {}  # a mixture has no one seed to draw from
+            data = data.random_map(functools.partial(_drawn, make=make, config=augment), **own)
         batches = data[share].batch(local)
     stream = batches[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if num_workers:
@@ -118,7 +125,8 @@ def eval_batches(
     def load(index: int) -> dict[str, Any]:
         example = source[max(int(index), 0)]
         if dataset.render is not None:
-            sample = {name: example[name] for name in _LIVE_FIELDS}
+            fields = {name: example[name] for name in _LIVE_FIELDS}
+            sample = _converted(fields, source=dataset.skeleton, target=target)
         else:
             sample = make(example, Change(), size=image_size)
         return {**sample, "index": np.int32(index), "mask": np.bool_(index >= 0)}
@@ -154,13 +162,57 @@ def pose_statistics(dataset: PoseDataset, target: Skeleton, limit: int = 4000) -
     return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
 
 
+def _shuffled(weighted: Sequence[tuple[PoseDataset, float]], split: str, seed: int) -> grain.MapDataset:
+    """(which dataset, example) without end: each dataset shuffled anew every time round, mixed by weight."""
+    kinds = {dataset.name: "heatmap" in dataset.split(split)[0] for dataset, _ in weighted}
+    if len(set(kinds.values())) > 1:
+        stored = ", ".join(name for name, has in kinds.items() if has)
+        raise UserError(f"{stored} brings heatmaps of its own, the others do not; they cannot share a batch")
+    parts = [
+        grain.MapDataset.source(_Tagged(number, dataset.split(split))).seed(seed + number).shuffle().repeat(None)
+        for number, (dataset, _) in enumerate(weighted)
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    return grain.MapDataset.mix(parts, weights=[weight for _, weight in weighted])
+
+
+class _Tagged:
+    """Examples that tell which dataset of a mixture they are of."""
+
+    def __init__(self, number: int, examples: Examples):
+        self._number, self._examples = number, examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> tuple[int, dict[str, Any]]:
+        return self._number, self._examples[index]
+
+
 def _augmented(example, change, *, source, target, stored, size):
     return make_sample(example, source, target, stored, size, change)
 
 
-def _drawn(example, rng: np.random.Generator, *, make, config):
-    return make(example, draw_change(rng, config))
+def _drawn(tagged, rng: np.random.Generator, *, make, config):
+    number, example = tagged
+    return make[number](example, draw_change(rng, config))
 
 
-def _shared(index, example, *, make, config, seed, batch_size):
-    return make(example, draw_change(np.random.default_rng((seed, index // batch_size)), config))
+def _shared(index, tagged, *, make, config, seed, batch_size):
+    number, example = tagged
+    return make[number](example, draw_change(np.random.default_rng((seed, index // batch_size)), config))
+
+
+def _converted(sample, *, source, target):
+    """Live samples, which come in the renderer's layout, in the network's."""
+    if source is target:
+        return sample
+    pose = root_relative(convert_joints(sample["pose_mm"], source, target), target.root_indices)
+    return {
+        **sample,
+        "joints2d": convert_joints(sample["joints2d"], source, target),
+        "valid2d": convert_valid(sample["valid2d"], source, target),
+        "pose_mm": pose,
+        "valid": convert_valid(sample["valid"], source, target),
+    }

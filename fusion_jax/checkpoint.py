@@ -2,6 +2,7 @@
 
 WORKDIR/config.json     the Config
 WORKDIR/dataset.json    which data: name, folder, fingerprint
+WORKDIR/trained_on.json whom the weights have seen, earlier runs they started from included
 WORKDIR/checkpoints/N   state after N steps and the position of the training data
 """
 
@@ -16,8 +17,10 @@ import orbax.checkpoint as ocp
 
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
+from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
-from fusion_jax.state import TrainState
+from fusion_jax.sharding import replicated
+from fusion_jax.state import TrainState, create_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,17 @@ class DatasetRecord:
     fingerprint: str
 
 
-def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
-    """Writes the config and the dataset's record of a run that begins."""
-    write_json(workdir / "config.json", to_json(config))
+def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord, seen: list[Seen]) -> None:
+    """Writes the config, the dataset's record and what is trained on of a run that begins."""
+    write_json(workdir / "trained_on.json", [part.to_json() for part in seen])
     write_json(workdir / "dataset.json", to_json(dataset))
+    write_json(workdir / "config.json", to_json(config))
+
+
+def load_seen(workdir: pathlib.Path) -> list[Seen]:
+    """Everything that the weights of a run were ever trained on. Raises UserError where the record is broken."""
+    path = workdir / "trained_on.json"
+    return seen_from_json(read_json(path), str(path))
 
 
 def check_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
@@ -59,6 +69,20 @@ def load_run(workdir: pathlib.Path) -> tuple[Config, DatasetRecord]:
     config = from_json(Config, read_json(workdir / "config.json"), str(workdir / "config.json"))
     dataset = from_json(DatasetRecord, read_json(workdir / "dataset.json"), str(workdir / "dataset.json"))
     return config, dataset
+
+
+def restore_run(workdir: pathlib.Path, config: Config, mesh: jax.sharding.Mesh) -> TrainState:
+    """The newest checkpoint's state of a run of `config`, on the mesh; needs none of its data.
+
+    Raises:
+      UserError: there is no checkpoint, or it cannot be read.
+    """
+    create = jax.jit(create_state, static_argnums=0, out_shardings=replicated(mesh))
+    checkpoints = Checkpoints(workdir)
+    try:
+        return checkpoints.restore(create(config, jax.random.key(0)))[0]
+    finally:
+        checkpoints.close()
 
 
 class Checkpoints:

@@ -100,12 +100,19 @@ class Config:
     optim: OptimConfig = OptimConfig()
     augment: AugmentConfig = AugmentConfig()
     dataset: str = "synthetic_humans"
+    """A name, or a mixture such as 'human36m=3,synthetic_humans=1'; the first is validated and tested on."""
+    train_split: Literal["train", "train+validation"] = "train"
+    """train+validation also trains on the people held out of training, once nothing is to be chosen by them."""
+    init_from: str | None = None
+    """Work folder of the run whose newest weights this one starts from."""
     steps: int = 1000
     batch_size: int = 32
     """Over all hosts."""
     seed: int = 0
 
     def __post_init__(self):
+        splits = ("train", "train+validation")
+        check_field(self.train_split in splits, "train_split", self.train_split, " or ".join(splits))
         check_field(self.steps >= 1, "steps", self.steps, ">= 1")
         check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
@@ -167,7 +174,52 @@ def paper_wide() -> Config:
     return dataclasses.replace(base, preset="paper-wide", network=network)
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"tiny": tiny, "paper": paper, "paper-wide": paper_wide}
+def human36m() -> Config:
+    """The paper's experiment on Human3.6M: five subjects train, every 5th frame, every camera by itself.
+
+    fusion-jax train --preset human36m --train-split train+validation --data-dir DATA --workdir runs/human36m
+    """
+    return dataclasses.replace(paper(), preset="human36m", dataset="human36m")
+
+
+def humaneva() -> Config:
+    """The paper's experiment on HumanEva-I: 15 joints, camera C1, from weights trained on Human3.6M.
+
+    fusion-jax train --preset humaneva --init-from runs/human36m --data-dir DATA --workdir runs/humaneva
+    """
+    return _experiment("humaneva", "humaneva", "humaneva15", steps=20_000)
+
+
+def kth() -> Config:
+    """The paper's experiment on KTH Multiview Football II: 14 joints, from weights trained on synthetic people.
+
+    fusion-jax train --preset lsp --workdir runs/lsp
+    fusion-jax train --preset kth --init-from runs/lsp --data-dir DATA --workdir runs/kth
+    """
+    return _experiment("kth", "kth_football2", "lsp14", steps=5_000)
+
+
+def lsp() -> Config:
+    """The paper's experiment on Leeds Sports Pose: 14 joints, trained on synthetic people alone.
+
+    fusion-jax train --preset lsp --workdir runs/lsp
+    fusion-jax evaluate --workdir runs/lsp --dataset lsp --data-dir DATA
+    """
+    config = _experiment("lsp", "synthetic_humans/live", "lsp14", steps=500_000)
+    return dataclasses.replace(config, augment=AUGMENTATIONS["none"])  # live pictures are new each time
+
+
+def _experiment(name: str, dataset: str, layout: str, steps: int) -> Config:
+    """`paper` with another dataset and pose layout; the paper does not tell how long it fine-tuned, steps are ours."""
+    base = paper()
+    inputs = dataclasses.replace(base.inputs, skeleton=layout)
+    return dataclasses.replace(base, preset=name, dataset=dataset, inputs=inputs, steps=steps)
+
+
+PRESETS: dict[str, Callable[[], Config]] = {
+    **{"tiny": tiny, "paper": paper, "paper-wide": paper_wide},
+    **{"human36m": human36m, "humaneva": humaneva, "kth": kth, "lsp": lsp},
+}
 
 
 def preset(name: str) -> Config:
@@ -183,7 +235,7 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
     Args:
       name: of the preset.
       augment: name of an augmentation setting.
-      **fields: of Config, NetworkConfig or OptimConfig, by their own names (no name is in two of them).
+      **fields: of Config, NetworkConfig, InputConfig or OptimConfig, by their own names (no name is in two of them).
 
     Raises:
       UserError: an unknown preset or augmentation, or a value out of range.
@@ -195,7 +247,7 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
             raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")
     if augment is not None or config_is_live:
         given["augment"] = _augmentation(augment or "none")
-    for part in ("network", "optim"):
+    for part in ("network", "inputs", "optim"):
         record = getattr(config, part)
         names = {field.name for field in dataclasses.fields(record)} & given.keys()
         given[part] = dataclasses.replace(record, **{key: given.pop(key) for key in names})

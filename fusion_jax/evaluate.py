@@ -5,91 +5,173 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from data_pipelines.loader import eval_batches, pose_statistics
-from data_pipelines.prepared import PoseDataset
+from data_pipelines.prepared import Examples, PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
-from fusion_jax.checkpoint import Checkpoints, load_run
+from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, restore_run
 from fusion_jax.config import Config
-from fusion_jax.datasets import open_dataset
+from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError, check_field
+from fusion_jax.leakage import Seen, check_test
+from fusion_jax.protocol_tables import protocol_csv, protocol_markdown, score_protocol
+from fusion_jax.protocols import PROTOCOLS, Protocol
+from fusion_jax.records import write_text
 from fusion_jax.skeletons import skeleton
-from fusion_jax.state import TrainState
 from fusion_jax.steps import network_inputs
-from fusion_jax.tables import ALIGNMENTS, baseline_frames, pick_samples, table, write_tables
-from fusion_jax.train import initial_state, place_batch, score_split
+from fusion_jax.tables import ALIGNMENTS, baseline_frames, markdown, pick_samples, table, write_tables
+from fusion_jax.train import place_batch, score_split
 
 
 def evaluate_run(
-    workdir: pathlib.Path, split: str = "test", data_dir: pathlib.Path | None = None, batch_size: int = 64
+    workdir: pathlib.Path,
+    split: str = "test",
+    data_dir: pathlib.Path | None = None,
+    batch_size: int = 64,
+    dataset: str | None = None,
 ) -> dict[str, Any]:
-    """Scores the newest checkpoint on every frame of `split`; writes WORKDIR/eval/<split>.{json,md,csv} and samples.
+    """Scores the newest checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
+
+    <name> is the split, or <dataset>_<split> for a dataset other than the run's own. A dataset with a protocol of its
+    own (`protocols.PROTOCOLS`) also gets that protocol's tables: `benchmark` in the result, <name>_protocol.{md,csv}.
 
     Args:
       workdir: of a run that has saved a checkpoint.
-      split: which part of the run's dataset.
+      split: which part of the dataset.
       data_dir: where the data is now, if it moved since training.
       batch_size: frames at a time; does not change the result.
+      dataset: name of a prepared dataset; None for the run's own, the first of a mixture.
 
     Returns:
       The table as written to the JSON file.
 
     Raises:
-      UserError: no run, no checkpoint, no such split, or data that differs from what the run trained on.
+      UserError: no run, no checkpoint, no such split, data that differs from what the run trained on, or frames or
+        people of another split that the network has seen in training.
     """
     workdir = pathlib.Path(workdir)
     check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
-    dataset = open_dataset(
-        config.dataset, data_dir or pathlib.Path(record.data_dir), config.inputs.image_size, config.seed
-    )
-    if dataset.fingerprint != record.fingerprint:
-        raise UserError(
-            f"the data in {data_dir or record.data_dir} is not what {workdir} was trained on (fingerprint "
-            f"{dataset.fingerprint}, expected {record.fingerprint}); prepare it alike or give --data-dir"
-        )
+    opened = _open(config, record, data_dir, dataset, workdir)
+    seen, own = load_seen(workdir), dataset is None
+    trained_on_it = own and set(split.split("+")) & set(config.train_split.split("+"))
+    if not trained_on_it:
+        check_test(seen, opened, split)
     mesh = sharding.data_mesh()
-    state = load_state(workdir, config, dataset, mesh)
-    frames = score_split(config, state, dataset, split, mesh, batch_size=batch_size)
-    examples = dataset.split(split)
-    actions = np.array([text(examples[int(i)]["action"]) for i in frames["index"]])
-    layout = skeleton(config.inputs.skeleton)
-    mean_pose, _ = pose_statistics(dataset, layout)
-    result = table(frames, actions, layout, baseline_frames(frames, mean_pose)) | {
-        "protocol": protocol(config, dataset, split),
+    state = restore_run(workdir, config, mesh)
+    frames = score_split(config, state, opened, split, mesh, batch_size=batch_size)
+    examples, layout = opened.split(split), skeleton(config.inputs.skeleton)
+    labels = frame_labels(examples, frames["index"])
+    baseline = _baseline(opened, frames, layout)
+    family = opened.name.partition("/")[0]
+    name = split if own else f"{family}_{split}"
+    result = table(frames, labels["action"], layout, baseline) | {
+        "protocol": protocol_words(config, opened, split, seen) | _warning(bool(trained_on_it)),
+        "name": name,
         "strategy": config.network.strategy,
         "checkpoint_step": int(state.step),
     }
-    write_samples(workdir / "eval" / f"{split}_samples.npz", config, dataset, split, frames)
-    write_tables(workdir / "eval", split, result)
+    if family in PROTOCOLS:
+        result["benchmark"] = _benchmark(PROTOCOLS[family], frames, labels, opened, seen, config)
+        write_text(workdir / "eval" / f"{name}_protocol.md", protocol_markdown(result["benchmark"]))
+        write_text(workdir / "eval" / f"{name}_protocol.csv", protocol_csv(result["benchmark"]))
+    write_samples(workdir / "eval" / f"{name}_samples.npz", config, opened, split, frames)
+    write_tables(workdir / "eval", name, result)
     return result
 
 
-def load_state(workdir: pathlib.Path, config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh) -> TrainState:
-    """The newest checkpoint's state on the mesh. Raises UserError where there is none."""
-    checkpoints = Checkpoints(workdir)
-    try:
-        return checkpoints.restore(initial_state(config, dataset, mesh))[0]
-    finally:
-        checkpoints.close()
+def _open(
+    config: Config, record: DatasetRecord, data_dir: pathlib.Path | None, dataset: str | None, workdir: pathlib.Path
+) -> PoseDataset:
+    """The dataset to score; the run's own has to be what it was trained on."""
+    folder = data_dir or pathlib.Path(record.data_dir)
+    if dataset is not None:
+        return open_dataset(dataset, folder, config.inputs.image_size, config.seed)
+    name = parse_mixture(config.dataset)[0][0]
+    opened = open_dataset(name, folder, config.inputs.image_size, config.seed)
+    expected = record.fingerprint.split("+")[0]
+    if opened.fingerprint != expected:
+        raise UserError(
+            f"the data in {folder} is not what {workdir} was trained on (fingerprint {opened.fingerprint}, expected "
+            f"{expected}); prepare it alike or give --data-dir"
+        )
+    return opened
 
 
-def protocol(config: Config, dataset: PoseDataset, split: str) -> dict[str, Any]:
+def frame_labels(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
+    """What the examples at `index` (N,) say of themselves: (N,) texts, and `head_size_px` (N,) float, 0 if unknown."""
+    names = ("subject", "action", "sequence", "camera_name")
+    rows = []
+    for i in index:
+        example = examples[int(i)]
+        rows.append((*(text(example.get(name, "")) for name in names), float(example.get("head_size_px", 0))))
+    columns = list(zip(*rows, strict=True))
+    labels = {name: np.array(column) for name, column in zip(names, columns, strict=False)}
+    return labels | {"head_size_px": np.array(columns[-1])}
+
+
+def _baseline(dataset: PoseDataset, frames: dict[str, np.ndarray], layout) -> dict[str, np.ndarray]:
+    """The frames scored for who always answers the mean pose of the dataset's training part.
+
+    Nothing counts as known where there is no 3D, or the dataset has no training part to take a mean of.
+    """
+    unknown = frames | {"valid": np.zeros_like(frames["valid"])}
+    if not frames["valid"].any() or "train" not in dataset.splits:
+        return unknown
+    mean_pose, _ = pose_statistics(dataset, layout)
+    return baseline_frames(frames, mean_pose)
+
+
+def _warning(trained_on_it: bool) -> dict[str, str]:
+    return {"warning": "the network was trained on these frames"} if trained_on_it else {}
+
+
+def _benchmark(
+    protocol: Protocol,
+    frames: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    dataset: PoseDataset,
+    seen: Sequence[Seen],
+    config: Config,
+) -> dict[str, Any]:
+    people = sorted({name for part in seen if part.family == dataset.family for name in part.subjects})
+    return score_protocol(
+        protocol,
+        frames,
+        labels,
+        skeleton(config.inputs.skeleton),
+        training_subjects=people,
+        description=dict(dataset.description),
+    )
+
+
+def evaluation_text(result: dict[str, Any]) -> str:
+    """The tables for a terminal: the general one where anything is known in 3D, and the benchmark's."""
+    parts = [markdown(result)] if result["mpjpe_mm"] is not None or "benchmark" not in result else []
+    parts += [protocol_markdown(result["benchmark"])] if "benchmark" in result else []
+    return "\n".join(parts)
+
+
+def protocol_words(config: Config, dataset: PoseDataset, split: str, seen: Sequence[Seen]) -> dict[str, Any]:
     """What a number means: who, which frames, which root and joints, which alignment, mean over what."""
     layout = skeleton(config.inputs.skeleton)
+    people = [name for part in split.split("+") for name in dataset.subjects.get(part, [])]
+    heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else "from true 2D joints"
     return {
         "dataset": dataset.name,
         "split": split,
-        "subjects": dataset.subjects[split],
-        "training subjects": dataset.subjects["train"],
+        "subjects": people or "unknown",
+        "training data": [part.dataset for part in seen],
+        "training subjects": sorted({name for part in seen for name in part.subjects}) or "unknown",
         **dataset.description,
         "scoring": "every frame of the split once, no batch dropped",
-        "input": f"{config.inputs.image_size} px crops; heatmaps from true 2D joints",
+        "input": f"{config.inputs.image_size} px crops; heatmaps {heatmaps}",
         "root": " and ".join(layout.root),
         "joints": f"{layout.num_joints} ({layout.name}), the root counted",
         "unit and frame": "mm, camera frame, relative to the root",
@@ -105,10 +187,10 @@ def write_samples(
     rows, kinds = pick_samples(frames)
     index = frames["index"][rows]
     examples = [dataset.split(split)[int(i)] for i in index]
-    wanted = dataclasses.replace(dataset, splits={split: examples})
+    wanted = dataclasses.replace(dataset, splits={"samples": examples})
     (batch,) = eval_batches(
         wanted,
-        split,
+        "samples",
         target=skeleton(config.inputs.skeleton),
         image_size=config.inputs.image_size,
         batch_size=len(rows),
@@ -122,6 +204,7 @@ def write_samples(
         "true_mm": frames["true_mm"][rows],
         "pred_mm": frames["pred_mm"][rows],
         "valid": frames["valid"][rows],
+        "valid2d": np.asarray(batch["valid2d"]),
         "mpjpe_mm": np.ma.masked_array(frames["mpjpe"][rows], ~frames["valid"][rows]).mean(1).filled(np.nan),
         "kind": kinds,
         **{name: np.array([text(e[name]) for e in examples]) for name in ("subject", "action")},

@@ -20,6 +20,7 @@ KINDS = {
     "best": "The frames with the smallest error.",
     "median": "Frames in the middle: about half of all frames are better, half worse.",
     "worst": "The frames with the largest error.",
+    "any": "Frames from all over the split; nothing is known of them in 3D, so only the prediction is drawn.",
 }
 # Flat views of the camera frame (x right, y down, z away): the axes that run right and down on paper.
 _VIEWS = (
@@ -46,7 +47,8 @@ def rows_of_kind(samples: Samples, kind: str, most: int = 3) -> list[int]:
 def sample_title(samples: Samples, row: int) -> str:
     """Which frame this is, and its error, in one line."""
     place = f"{samples.subject[row]}, {samples.action[row]}, {samples.sequence[row]}, frame {samples.frame[row]}"
-    return f"{samples.kind[row]}: {samples.mpjpe_mm[row]:.1f} mm ({place})"
+    error = f": {samples.mpjpe_mm[row]:.1f} mm" if np.isfinite(samples.mpjpe_mm[row]) else ""
+    return f"{samples.kind[row]}{error} ({place})"
 
 
 def sample_figure(samples: Samples, rows: Sequence[int], layout: Skeleton) -> Figure:
@@ -56,7 +58,7 @@ def sample_figure(samples: Samples, rows: Sequence[int], layout: Skeleton) -> Fi
     for part, row in zip(parts, rows, strict=True):
         part.suptitle(sample_title(samples, row), x=0.01, ha="left", weight="bold", parse_math=False)
         crop, heat, *views = part.subplots(1, 4)
-        draw_crop(crop, samples.image[row], samples.joints2d[row], samples.valid[row], layout)
+        draw_crop(crop, samples.image[row], samples.joints2d[row], samples.valid2d[row], layout)
         draw_heatmaps(heat, samples.image[row], samples.heatmap[row])
         draw_views(views, samples.true_mm[row], samples.pred_mm[row], samples.valid[row], layout)
     figure.legend(handles=_legend_lines(), loc="outside lower center", ncols=5, frameon=False)
@@ -92,13 +94,15 @@ def draw_views(
 ) -> None:
     """True (broad, pale) and predicted (thin, dark) pose (J, 3) mm, camera frame, from front and side.
 
-    Both views have the same scale, and a millimetre is as long across as down.
+    Both views have the same scale, and a millimetre is as long across as down. Where no joint is valid the prediction
+    is drawn whole and alone.
     """
-    low, high = cube(np.concatenate([true_mm[valid], pred_mm[valid]]))
+    shown = _predicted(valid)
+    low, high = cube(np.concatenate([true_mm[valid], pred_mm[shown]]))
     for axis, (title, across, down, label) in zip(axes, _VIEWS, strict=True):
         for ends, side in _bones(true_mm[:, [across, down]], valid, layout):
             axis.plot(*ends.T, color=SIDE_COLORS[side], linewidth=7, alpha=0.3, solid_capstyle="round")
-        for ends, side in _bones(pred_mm[:, [across, down]], valid, layout):
+        for ends, side in _bones(pred_mm[:, [across, down]], shown, layout):
             axis.plot(*ends.T, color=SIDE_COLORS[side], linewidth=2, marker="o", markersize=3)
         axis.set(xlim=(low[across], high[across]), ylim=(high[down], low[down]))
         axis.xaxis.set_major_locator(MaxNLocator(4))
@@ -128,9 +132,9 @@ def pose_viewer(samples: Samples, layout: Skeleton) -> dict[str, Any]:
         true = _polyline(_bones(samples.true_mm[row] @ CAMERA_TO_SCREEN.T, valid, layout), None)
         traces.append(_trace("true pose", true, "#8c99a6", 12, first) | {"opacity": 0.5})
         for side, color in SIDE_COLORS.items():
-            limbs = _bones(samples.pred_mm[row] @ CAMERA_TO_SCREEN.T, valid, layout)
+            limbs = _bones(samples.pred_mm[row] @ CAMERA_TO_SCREEN.T, _predicted(valid), layout)
             traces.append(_trace(f"predicted, {side}", _polyline(limbs, side), color, 5, first))
-    both = np.concatenate([samples.true_mm[samples.valid], samples.pred_mm[samples.valid]])
+    both = np.concatenate([samples.true_mm[samples.valid], samples.pred_mm[_predicted(samples.valid)]])
     low, high = (corner.tolist() for corner in cube(both @ CAMERA_TO_SCREEN.T))
     axes = {
         f"{name}axis": {
@@ -145,6 +149,11 @@ def pose_viewer(samples: Samples, layout: Skeleton) -> dict[str, Any]:
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top"}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     return {"data": traces, "layout": {"scene": scene, "legend": legend, "margin": margin}}
+
+
+def _predicted(valid: np.ndarray) -> np.ndarray:
+    """(..., J) bool: the predicted joints to draw, those that are known in truth or, where none is, all."""
+    return valid | ~valid.any(-1, keepdims=True)
 
 
 def _bones(joints: np.ndarray, valid: np.ndarray, layout: Skeleton) -> Iterator[tuple[np.ndarray, str]]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from fusion_jax import pictures, pose_pictures, report_page
 from fusion_jax.pictures import Curve
+from fusion_jax.report_benchmark import benchmark_sections
 from fusion_jax.report_page import Section, paragraph, picture, subtitle
 from fusion_jax.report_scores import (
     baseline_of,
@@ -59,7 +60,7 @@ def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
 
 
 def _sections(run: RunRecord, others: Sequence[RunRecord]) -> list[Section]:
-    sections = [headline_section(run)]
+    sections = [headline_section(run), *benchmark_sections(run)]
     if others:
         sections.append(comparison_section([run, *others]))
     sections += [_learning(run), _fusion(run)]
@@ -84,10 +85,11 @@ def _page(run: RunRecord, sections: Sequence[Section]) -> str:
 def _big_numbers(run: RunRecord) -> list[tuple[str, str]]:
     """The first split's error, how it stands to the mean pose, where the streams merge, and the steps."""
     evaluation, last = run.evaluations[0], run.train[-1]
-    error = evaluation.scores["mpjpe_mm"]
-    numbers = [(f"{error:.1f} mm", f"mean joint distance (MPJPE) on {evaluation.split}")]
-    baseline = baseline_of(evaluation).get("mpjpe_mm")
-    if baseline is not None and is_number(baseline) and baseline > 0:
+    error, baseline = evaluation.scores["mpjpe_mm"], baseline_of(evaluation).get("mpjpe_mm")
+    numbers = []
+    if error is not None:  # else the data is known in 2D alone
+        numbers = [(f"{error:.1f} mm", f"mean joint distance (MPJPE) on {evaluation.split}")]
+    if error is not None and baseline is not None and is_number(baseline) and baseline > 0:
         change = 1 - error / baseline
         share = f"{abs(change):.0%} {'less' if change >= 0 else 'more'}"
         numbers.append((share, f"error than always answering the mean pose ({baseline:.1f} mm)"))

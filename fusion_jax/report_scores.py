@@ -50,10 +50,14 @@ def headline_section(run: RunRecord) -> Section:
         rows = [
             (label, score_text(field, scores.get(field)), score_text(field, baseline.get(field)), meaning)
             for field, label, meaning in METRICS
-            if field in scores
+            if field in scores and not (scores[field] is None and "benchmark" in scores)
         ]
         header = ["", "this run", _name(baseline), "what it says"]
-        parts += [subtitle(f"Scores on {evaluation.split}"), table(header, rows, numeric=(1, 2))]
+        parts.append(subtitle(f"Scores on {evaluation.split}"))
+        if rows:
+            parts.append(table(header, rows, numeric=(1, 2)))
+        else:
+            parts.append(paragraph("Nothing is known of these frames in 3D; the benchmark's own scores are below."))
         parts.append(definitions(_protocol(scores)))
     return Section("Scores", "scores", parts, {})
 

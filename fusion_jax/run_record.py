@@ -25,9 +25,9 @@ class Samples(NamedTuple):
       joints2d: (N, J, 2) px of the crop, (0, 0) the centre of its top left pixel.
       heatmap: (N, h, w, C), one channel a 2D joint, >= 0.
       true_mm, pred_mm: (N, J, 3) root-relative, camera frame.
-      valid: (N, J) bool.
-      mpjpe_mm: (N,).
-      kind: (N,) best, median or worst.
+      valid, valid2d: (N, J) bool, joint known in 3D and in 2D.
+      mpjpe_mm: (N,), NaN where nothing is known in 3D.
+      kind: (N,) best, median or worst; any where nothing is known in 3D.
       subject, action, sequence: (N,) str.
       frame: (N,) int.
     """
@@ -38,6 +38,7 @@ class Samples(NamedTuple):
     true_mm: np.ndarray
     pred_mm: np.ndarray
     valid: np.ndarray
+    valid2d: np.ndarray
     mpjpe_mm: np.ndarray
     kind: np.ndarray
     subject: np.ndarray
@@ -163,7 +164,8 @@ def read_evaluations(workdir: Path, layout: Skeleton) -> list[Evaluation]:
     found = []
     for path in paths:
         scores = _read_object(path)
-        if not is_number(scores.get("mpjpe_mm")):
+        only2d = "benchmark" in scores and scores.get("mpjpe_mm") is None
+        if not only2d and not is_number(scores.get("mpjpe_mm")):
             raise UserError(
                 f"{path}: mpjpe_mm is {scores.get('mpjpe_mm')!r}, expected a number of mm; "
                 f"run `fusion-jax evaluate --workdir {workdir}` again"
@@ -185,7 +187,7 @@ def read_samples(path: Path, layout: Skeleton) -> Samples:
     n, j = samples.frame.shape[0], layout.num_joints
     tails: dict[str, tuple[int | None, ...]] = {
         "image": (None, None, 3), "heatmap": (None, None, None), "joints2d": (j, 2),
-        "true_mm": (j, 3), "pred_mm": (j, 3), "valid": (j,),
+        "true_mm": (j, 3), "pred_mm": (j, 3), "valid": (j,), "valid2d": (j,),
     }  # fmt: skip
     for name, array in samples._asdict().items():
         if not _fits(array.shape, (n, *tails.get(name, ()))):

@@ -144,6 +144,15 @@ def skeleton(name: str) -> Skeleton:
     return SKELETONS[name]
 
 
+def stand_ins(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], ...]:
+    """As `joint_sources`, with () for a target joint that the source cannot place."""
+    found = []
+    for joint in target.joints:
+        groups = ((joint,), *_STAND_INS.get(joint, ()))
+        found.append(next((group for group in groups if set(group) <= set(source.joints)), ()))
+    return tuple(tuple(source.index(name) for name in group) for group in found)
+
+
 @functools.cache
 def joint_sources(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], ...]:
     """For each target joint the source joints whose mean it is: one of the same name, or its named stand-ins.
@@ -153,17 +162,14 @@ def joint_sources(source: Skeleton, target: Skeleton) -> tuple[tuple[int, ...], 
     Raises:
       UserError: naming every target joint that the source cannot place.
     """
-    found = []
-    for joint in target.joints:
-        groups = ((joint,), *_STAND_INS.get(joint, ()))
-        found.append(next((group for group in groups if set(group) <= set(source.joints)), ()))
+    found = stand_ins(source, target)
     missing = [joint for joint, group in zip(target.joints, found, strict=True) if not group]
     if missing:
         raise UserError(
             f"cannot convert {source.name} joints to {target.name}: nothing in {source.name} stands for "
             f"{', '.join(missing)}; choose a target layout without them"
         )
-    return tuple(tuple(source.index(name) for name in group) for group in found)
+    return found
 
 
 def conversion_matrix(source: Skeleton, target: Skeleton) -> np.ndarray:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import itertools
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import grain
@@ -19,9 +19,11 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, save_run
 from fusion_jax.config import Config
-from fusion_jax.datasets import open_dataset
-from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
+from fusion_jax.datasets import mixture_name, open_mixture
+from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, check_field
+from fusion_jax.init_from import init_from
 from fusion_jax.interrupt import stop_requests
+from fusion_jax.leakage import Seen, check_splits, check_test
 from fusion_jax.progress import Progress
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state
@@ -70,21 +72,30 @@ def train(
     """
     options = options or LoopOptions()
     mesh = sharding.data_mesh()
-    dataset = open_dataset(config.dataset, data_dir, config.inputs.image_size, config.seed)
-    check_people(dataset)
-    config = dataclasses.replace(config, dataset=dataset.name)
-    record = DatasetRecord(dataset.name, str(pathlib.Path(data_dir).absolute()), dataset.fingerprint)
+    datasets = open_mixture(config.dataset, data_dir, config.inputs.image_size, config.seed)
+    dataset = datasets[0][0]
+    check_splits([opened for opened, _ in datasets])
+    config = dataclasses.replace(config, dataset=mixture_name(datasets))
+    prints = "+".join(opened.fingerprint for opened, _ in datasets)
+    record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), prints)
     checkpoints = Checkpoints(workdir)
     try:
         resuming = checkpoints.latest_step is not None
         if resuming:
             check_run(workdir, config, record)
         state, next_batch = initial_state(config, dataset, mesh), 0
+        seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         if resuming:
             state, next_batch = checkpoints.restore(state)
-        with contextlib.closing(training_data(config, dataset, next_batch, options.workers)) as data:
-            if not resuming:
-                save_run(workdir, config, record)  # only now: a run that cannot begin leaves its folder free
+        elif config.init_from is not None:
+            state, before = init_from(state, config, pathlib.Path(config.init_from), mesh)
+            seen += before
+        for split in ("validation", "test"):
+            if split in dataset.splits and split not in config.train_split.split("+"):
+                check_test(seen, dataset, split)
+        with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
+            if not resuming:  # only now: a run that cannot begin leaves its folder free
+                save_run(workdir, config, record, seen)
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()
@@ -97,10 +108,12 @@ def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh)
     return create(config, jax.random.key(config.seed), mean, std)
 
 
-def training_data(config: Config, dataset: PoseDataset, start: int = 0, workers: int = 0) -> grain.DatasetIterator:
+def training_data(
+    config: Config, datasets: Sequence[tuple[PoseDataset, float]], start: int = 0, workers: int = 0
+) -> grain.DatasetIterator:
     """This process's share of the endless training batches, from batch `start` on."""
     return train_iterator(
-        dataset,
+        datasets,
         target=skeleton(config.inputs.skeleton),
         image_size=config.inputs.image_size,
         augment=config.augment,
@@ -110,15 +123,8 @@ def training_data(config: Config, dataset: PoseDataset, start: int = 0, workers:
         process_count=jax.process_count(),
         num_workers=workers,
         start=start,
+        split=config.train_split,
     )
-
-
-def check_people(dataset: PoseDataset) -> None:
-    """Raises UserError where somebody is in two splits."""
-    for (one, people), (other, others) in itertools.combinations(dataset.subjects.items(), 2):
-        both = sorted(set(people) & set(others))
-        if both:
-            raise UserError(f"{dataset.name}: {', '.join(both)} are in both {one} and {other}; prepare it again")
 
 
 def place_batch(batch: dict[str, Any], dataset: PoseDataset, mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -159,6 +165,10 @@ def score_split(
 def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> TrainState:
     step_fn = sharding.jit_train_step(mesh)
     start, end = int(state.step), config.steps
+    validated = "validation" in dataset.splits and "validation" not in config.train_split
+    eval_every = options.eval_every if validated else 0
+    if options.eval_every and not validated:
+        print("nobody is held out of this training, so there is no validation on the way")
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
     window = _Window(options.log_every, config.batch_size, workdir)
@@ -178,7 +188,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
             last = step == end or stop is not None
             if step % options.log_every == 0 or last:
                 progress.row("train", step, window.close())
-            if options.eval_every and (step % options.eval_every == 0 or step == config.steps):
+            if eval_every and (step % eval_every == 0 or step == config.steps):
                 progress.row("validation", step, _validate(config, options, state, dataset, mesh))
                 window.restart_clock()
             if step % options.checkpoint_every == 0 or last:

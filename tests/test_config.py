@@ -9,6 +9,7 @@ from fusion_jax import config as cfg
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
 from fusion_jax.errors import UserError, check_field, unknown_name
 from fusion_jax.network import fusion_layers
+from fusion_jax.skeletons import skeleton
 from fusion_jax.state import input_shapes, make_network
 
 NAN = float("nan")
@@ -22,7 +23,7 @@ def test_presets_describe_networks_that_build(name):
     shapes = {k: jax.ShapeDtypeStruct(v, "float32") for k, v in input_shapes(config.inputs, 2).items()}
     network = make_network(config.network, config.inputs)
     pose, _ = jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x), shapes)
-    assert pose.shape == (2, 17, 3)
+    assert pose.shape == (2, skeleton(config.inputs.skeleton).num_joints, 3)
 
 
 def test_paper_preset_trains_as_the_release_does():

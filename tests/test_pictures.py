@@ -48,7 +48,8 @@ def samples(n: int = 2) -> Samples:
     return Samples(
         image=rng.integers(0, 255, (n, 20, 20, 3)).astype(np.uint8), joints2d=rng.uniform(0, 19, (n, 17, 2)),
         heatmap=rng.uniform(0, 1, (n, 8, 8, 16)).astype(np.float16), true_mm=true,
-        pred_mm=true + rng.normal(0, 40, true.shape), valid=np.ones((n, 17), bool), mpjpe_mm=np.arange(n) + 0.25,
+        pred_mm=true + rng.normal(0, 40, true.shape), valid=np.ones((n, 17), bool),
+        valid2d=np.ones((n, 17), bool), mpjpe_mm=np.arange(n) + 0.25,
         kind=np.array(["best", "worst"] * n)[:n], subject=words, action=words, sequence=words, frame=np.arange(n),
     )  # fmt: skip
 

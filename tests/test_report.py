@@ -138,6 +138,7 @@ class RunMaker:
             "true_mm": true.astype(np.float32),
             "pred_mm": pred.astype(np.float32),
             "valid": np.ones((n, 17), bool),
+            "valid2d": np.ones((n, 17), bool),
             "mpjpe_mm": np.linalg.norm(pred - true, axis=-1).mean(-1).astype(np.float32),
             "kind": kinds,
             "subject": np.full(n, "P07"),

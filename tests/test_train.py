@@ -16,10 +16,12 @@ import small
 
 from fusion_jax import train as train_module
 from fusion_jax.checkpoint import load_run
+from fusion_jax.datasets import open_dataset
 from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.evaluate import evaluate_run
+from fusion_jax.leakage import check_splits
 from fusion_jax.records import read_json
-from fusion_jax.train import LoopOptions, check_people, train
+from fusion_jax.train import LoopOptions, train
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUIET = LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=100)
@@ -96,12 +98,12 @@ def test_another_config_in_the_same_folder_is_refused(unbroken):
 
 
 def test_other_data_in_the_same_folder_is_refused(unbroken, monkeypatch):
-    real = train_module.open_dataset
+    real = train_module.open_mixture
 
     def changed(*args):
-        return dataclasses.replace(real(*args), fingerprint="changed")
+        return [(dataclasses.replace(opened, fingerprint="changed"), weight) for opened, weight in real(*args)]
 
-    monkeypatch.setattr(train_module, "open_dataset", changed)
+    monkeypatch.setattr(train_module, "open_mixture", changed)
     with pytest.raises(UserError, match='another dataset: fingerprint: .* -> "changed"'):
         run(unbroken[0])
 
@@ -143,10 +145,10 @@ def test_options_out_of_range(field):
 
 
 def test_people_in_two_splits_are_refused():
-    dataset = train_module.open_dataset("synthetic_humans", small.data_dir(), 16)
+    dataset = open_dataset("synthetic_humans", small.data_dir(), 16)
     mixed = dataclasses.replace(dataset, subjects={"train": ["S01", "S02"], "test": ["S02"]})
-    with pytest.raises(UserError, match="S02 are in both train and test"):
-        check_people(mixed)
+    with pytest.raises(UserError, match="S02 is in both train of synthetic_humans/16px.* and test"):
+        check_splits([mixed])
 
 
 def test_divergence_stops_names_the_step_and_keeps_the_batch(tmp_path, monkeypatch):

@@ -1,0 +1,80 @@
+"""The files of MPII: where they are, what they look like from outside, and the annotations they hold."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+
+from data_pipelines.archives import find_archives, locate, unpacked_folder
+from data_pipelines.mpii.release import Person, parse_release
+from data_pipelines.source import Item
+from fusion_jax.errors import UserError
+
+PICTURES_ARCHIVE, LABELS_ARCHIVE = "mpii_human_pose_v1.tar.gz", "mpii_human_pose_v1_u12_2.zip"
+LABELS_FOLDER, LABELS_FILE = "mpii_human_pose_v1_u12_2", "mpii_human_pose_v1_u12_1.mat"  # they do differ
+
+
+def labels_path(manual_dir: pathlib.Path) -> pathlib.Path:
+    """Where the annotations are, or should be: in the zip's inner folder, or by themselves."""
+    path, alone = (locate(manual_dir, name) for name in (f"{LABELS_FOLDER}/{LABELS_FILE}", LABELS_FILE))
+    return alone if alone.exists() and not path.exists() else path
+
+
+def pictures_folder(manual_dir: pathlib.Path) -> pathlib.Path:
+    """Where the pictures are, or should be; the folder named after the archive may have outlived it."""
+    found, alone = locate(manual_dir, "images"), manual_dir / "mpii_human_pose_v1" / "images"
+    return alone if alone.exists() and not found.exists() else found
+
+
+def load_people(manual_dir: pathlib.Path) -> tuple[Person, ...]:
+    """Everybody annotated. Raises UserError where the file is missing or is another."""
+    path = labels_path(manual_dir)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; download {LABELS_ARCHIVE} or correct --manual-dir")
+    stat = path.stat()
+    return _load_people(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _load_people(path: pathlib.Path, size: int, mtime_ns: int) -> tuple[Person, ...]:
+    """Kept while the file stays the same: reading it takes a while, and parts, inventory and description all ask."""
+    from data_pipelines.matfile import load_mat_variable
+
+    release = load_mat_variable(path, "RELEASE", struct_as_record=False, squeeze_me=True)
+    try:
+        return tuple(parse_release(release))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def packed_archives(manual_dir: pathlib.Path) -> list[pathlib.Path]:
+    """The archives that are not unpacked yet."""
+    return [path for path in find_archives(manual_dir) if not unpacked_folder(path).exists()]
+
+
+def archive_item(path: pathlib.Path) -> Item:
+    """An archive by its first bytes."""
+    from data_pipelines.video import check_not_text
+
+    problem, size = None, path.stat().st_size
+    try:
+        check_not_text(path)
+        with path.open("rb") as file:
+            start = file.read(4)
+        if not start.startswith((b"PK", b"\x1f\x8b")) and path.suffix != ".tar":
+            problem = f"is no zip or gzip file (it starts with {start!r}); download it again"
+    except UserError as error:
+        problem = str(error).removeprefix(f"{path} ")
+    return Item(path.name, problem, size, "" if problem else "not unpacked yet; prepare does it")
+
+
+def picture_item(relative: str, path: pathlib.Path) -> Item:
+    """A picture by its size and first bytes."""
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(3), path.stat().st_size
+    except OSError:
+        return Item(relative, f"is missing; download {PICTURES_ARCHIVE}")
+    if start != b"\xff\xd8\xff":
+        return Item(relative, f"is no JPEG (it starts with {start!r}); download {PICTURES_ARCHIVE} again", size)
+    return Item(relative, None, size)

@@ -11,7 +11,7 @@ import pathlib
 import struct
 import zlib
 from types import SimpleNamespace
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -85,16 +85,13 @@ def list_mat_variables(path: pathlib.Path) -> list[MatVariable]:
         raise _as_user_error(path, error) from error
 
 
-def load_mat_variable(
-    path: pathlib.Path, name: str, *, struct_as_record: Literal[False] = False, squeeze_me: bool = False
-) -> Any:
+def load_mat_variable(path: pathlib.Path, name: str, *, squeeze_me: bool = False) -> Any:
     """The variable `name` of a MATLAB v5 file.
 
     Numbers come as an array of MATLAB's shape, letters as str, cells as an array of objects, structs as an array of
     `MatStruct`, all as in `scipy.io.loadmat(..., struct_as_record=False)`.
 
     Args:
-      struct_as_record: scipy's option, of which False alone is offered.
       squeeze_me: as scipy's option: on every level axes of length one go, an array of one becomes its element, and an
         empty array has the shape (0,).
 

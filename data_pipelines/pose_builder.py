@@ -113,6 +113,8 @@ def _metadata(source: Source, shards: list[Shard]) -> dict[str, Any]:
     splits = _present([shard for shard in shards if shard.examples])
     by_split = {split: [s for s in shards if s.part.split == split and s.examples] for split in splits}
     description = dict(source.description())
+    if hasattr(source.settings, "frame_step"):
+        description["frame_step"] = source.settings.frame_step  # protocols compare it
     skipped = total_skipped(shards)
     faults = [fault for shard in shards for fault in shard.faults]
     if skipped:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 
-from data_pipelines.archives import find_archives, locate, unpacked_folder
+from data_pipelines.archives import locate
 from data_pipelines.mpii.release import Person, parse_release
 from data_pipelines.source import Item
 from fusion_jax.errors import UserError
@@ -40,32 +40,11 @@ def _load_people(path: pathlib.Path, size: int, mtime_ns: int) -> tuple[Person, 
     """Kept while the file stays the same: reading it takes a while, and parts, inventory and description all ask."""
     from data_pipelines.matfile import load_mat_variable
 
-    release = load_mat_variable(path, "RELEASE", struct_as_record=False, squeeze_me=True)
+    release = load_mat_variable(path, "RELEASE", squeeze_me=True)
     try:
         return tuple(parse_release(release))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-
-
-def packed_archives(manual_dir: pathlib.Path) -> list[pathlib.Path]:
-    """The archives that are not unpacked yet."""
-    return [path for path in find_archives(manual_dir) if not unpacked_folder(path).exists()]
-
-
-def archive_item(path: pathlib.Path) -> Item:
-    """An archive by its first bytes."""
-    from data_pipelines.video import check_not_text
-
-    problem, size = None, path.stat().st_size
-    try:
-        check_not_text(path)
-        with path.open("rb") as file:
-            start = file.read(4)
-        if not start.startswith((b"PK", b"\x1f\x8b")) and path.suffix != ".tar":
-            problem = f"is no zip or gzip file (it starts with {start!r}); download it again"
-    except UserError as error:
-        problem = str(error).removeprefix(f"{path} ")
-    return Item(path.name, problem, size, "" if problem else "not unpacked yet; prepare does it")
 
 
 def picture_item(relative: str, path: pathlib.Path) -> Item:

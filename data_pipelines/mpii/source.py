@@ -20,6 +20,7 @@ from data_pipelines.mpii.splits import (
     read_list,
 )
 from data_pipelines.source import Example, Item, Part, Source, Tally
+from data_pipelines.waiting import archive_item, waiting_archives
 from fusion_jax.errors import UserError
 
 _PART_PEOPLE = 250
@@ -43,8 +44,8 @@ class MpiiSource(Source):
 
     def inventory(self) -> Iterator[Item]:
         """The archives where they are not unpacked yet, the annotations, and every picture that is needed."""
-        packed = files.packed_archives(self.manual_dir)
-        yield from (files.archive_item(path) for path in packed)
+        packed = waiting_archives(self.manual_dir)
+        yield from map(archive_item, packed)
         names = {path.name for path in packed}
         labels, folder = files.labels_path(self.manual_dir), files.pictures_folder(self.manual_dir)
         if not labels.exists() and files.LABELS_ARCHIVE in names:

@@ -13,7 +13,7 @@ from data_pipelines.source import Example, Item, Part, Source, Tally
 from data_pipelines.tekin_release import frames
 from data_pipelines.tekin_release.rows import Rows, find_rows, has_rows, open_hdf5
 from data_pipelines.tekin_release.settings import TekinReleaseSettings
-from data_pipelines.video import check_not_text
+from data_pipelines.waiting import archive_item
 from fusion_jax.errors import UserError
 
 PARTS = ("train", "val")  # as the release names them
@@ -52,7 +52,7 @@ class TekinReleaseSource(Source):
     def inventory(self) -> Iterator[Item]:
         """The four files, with their rows counted and some poses looked at; or the archives that may hold them."""
         packed = [path for path in find_archives(self.manual_dir) if not unpacked_folder(path).exists()]
-        yield from (_archive_item(path) for path in packed)
+        yield from (archive_item(path) for path in packed)
         for part in PARTS:
             files = self.files(part)
             if packed and not (files.images.exists() or files.heatmaps.exists()):
@@ -213,11 +213,3 @@ def _example(
         frame=row,
     )
     return {**example, "image": encode_picture(picture, ".png"), "heatmap": heatmap}
-
-
-def _archive_item(path: pathlib.Path) -> Item:
-    try:
-        check_not_text(path)
-    except UserError as error:
-        return Item(path.name, str(error).removeprefix(f"{path} "), path.stat().st_size)
-    return Item(path.name, None, path.stat().st_size, "not unpacked yet; prepare does it")

@@ -566,7 +566,10 @@ def test_a_web_page_for_labels_or_archive(raw):
     assert [item.path for item in found] == ["mpii_human_pose_v1.tar.gz", "mpii_human_pose_v1_u12_2.zip"]
     assert all("is a web page saved under this name" in item.problem for item in found)
     (raw / "mpii_human_pose_v1.tar.gz").write_bytes(b"what is this")
-    assert "is no zip or tar archive (it starts with b'what')" in check_data("mpii", raw).problems[0].problem
+    assert (
+        "is no zip or tar archive, or is cut off (it starts with b'what')"
+        in check_data("mpii", raw).problems[0].problem
+    )
 
 
 def test_labels_cut_off_anywhere(raw):

@@ -6,59 +6,15 @@ import dataclasses
 import logging
 import pathlib
 import sys
-from typing import Annotated, Literal
+from typing import Literal
 
 import tyro
 
+from fusion_jax.cli_prepare import CheckData, Prepare
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
 
-Preset = Literal["tiny", "paper", "paper-wide"]
+Preset = Literal["tiny", "paper", "paper-wide", "human36m", "humaneva", "kth", "lsp"]
 StrategyName = Literal["learned", "fixed", "free", "image", "heatmap"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepare:
-    """Write a dataset to disk, ready for training.
-
-    fusion-jax prepare synthetic_humans --data-dir data
-
-    `synthetic_humans` needs no download: people are posed and rendered here. With --motion they act out your BVH
-    motion-capture clips instead of the built-in actions. A dataset that is already there is kept and said so.
-    """
-
-    dataset: Annotated[Literal["synthetic_humans"], tyro.conf.Positional]
-    """What to prepare."""
-    data_dir: pathlib.Path = pathlib.Path("data")
-    """Folder that holds prepared datasets."""
-    motion: pathlib.Path | None = None
-    """Folder of BVH clips named <performer>_<clip>.bvh; CMU's and other common joint names are understood, any
-    others through a mapping.json in the folder."""
-    test_performers: tuple[str, ...] = ()
-    """With --motion: whose clips are for testing only; by default those with the least motion, a tenth of it."""
-    num_subjects: int = 32
-    """How many people; a quarter of them are for testing, an eighth for validation."""
-    size: int = 64
-    """Side of the pictures, px."""
-    frames: int = 8
-    """Frames of each sequence; every one is seen by four cameras."""
-    fps: float = 5.0
-    """Frames per second kept of the motion."""
-    seed: int = 0
-    """Draws people, motion, cameras, light and rooms."""
-
-    def run(self) -> None:
-        from fusion_jax.prepare import prepare_synthetic_humans
-
-        prepare_synthetic_humans(
-            self.data_dir,
-            size=self.size,
-            num_subjects=self.num_subjects,
-            frames=self.frames,
-            fps=self.fps,
-            seed=self.seed,
-            motion="" if self.motion is None else str(self.motion),
-            test_performers=self.test_performers,
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +28,18 @@ class Train:
     """
 
     preset: Preset = "tiny"
-    """tiny: learns on two CPU cores in minutes. paper, paper-wide: the published networks, for GPU or TPU."""
-    dataset: str = "synthetic_humans"
-    """synthetic_humans, synthetic_humans/<config> where several are prepared, or synthetic_humans/live, which
-    renders new pictures on the device while it trains."""
+    """tiny: learns on two CPU cores in minutes. paper, paper-wide: the published networks, for GPU or TPU.
+    human36m, humaneva, kth, lsp: the paper's four experiments with its network."""
+    dataset: str | None = None
+    """A prepared dataset, <dataset>/<config> where several are prepared, or synthetic_humans/live, which renders new
+    pictures on the device while it trains. A mixture: human36m=3,synthetic_humans=1; the first is validated on.
+    None: the preset's."""
+    train_split: Literal["train", "train+validation"] = "train"
+    """train+validation also trains on the people held out for choosing, as published numbers do; choose first."""
+    skeleton: Literal["human36m17", "mpii16", "humaneva15", "lsp14"] | None = None
+    """Layout of the predicted pose; a dataset's own joints are matched to it by name. None: the preset's."""
+    init_from: pathlib.Path | None = None
+    """Work folder of a run whose newest weights this one starts from; joints are matched by name."""
     data_dir: pathlib.Path = pathlib.Path("data")
     """Where `fusion-jax prepare` wrote."""
     workdir: pathlib.Path = pathlib.Path("runs/tiny")
@@ -124,6 +88,9 @@ class Train:
         config = with_overrides(
             self.preset,
             dataset=self.dataset,
+            train_split=self.train_split,
+            skeleton=self.skeleton,
+            init_from=None if self.init_from is None else str(self.init_from),
             strategy=self.strategy,
             beta=self.beta,
             steps=self.steps,
@@ -154,26 +121,30 @@ class Evaluate:
 
     fusion-jax evaluate --workdir runs/learned
 
+    fusion-jax evaluate --workdir runs/lsp --dataset lsp --data-dir data
+
     Writes WORKDIR/eval/<split>.json, .md and .csv: mpjpe, pa_mpjpe, n_mpjpe, pck, auc, per action and per joint,
-    with the protocol they follow.
+    with the protocol they follow. human36m, humaneva, kth_football2, lsp and mpii are scored by their own protocol
+    as well, published numbers beside ours. People or frames that training has seen are refused.
     """
 
     workdir: pathlib.Path
     """Folder of the run."""
     split: str = "test"
-    """Part of the run's dataset: test people were never seen in training."""
+    """Part of the dataset: test people were never seen in training."""
+    dataset: str | None = None
+    """Another prepared dataset to score the run on; none: its own."""
     data_dir: pathlib.Path | None = None
     """Where the data is now, if it moved since training."""
     batch_size: int = 64
     """Frames at a time; does not change the result."""
 
     def run(self) -> None:
-        from fusion_jax.evaluate import evaluate_run
-        from fusion_jax.tables import markdown
+        from fusion_jax.evaluate import evaluate_run, evaluation_text
 
-        result = evaluate_run(self.workdir, self.split, self.data_dir, self.batch_size)
-        print(markdown(result))
-        print(f"written to {self.workdir / 'eval' / self.split}.json, .md, .csv")
+        result = evaluate_run(self.workdir, self.split, self.data_dir, self.batch_size, self.dataset)
+        print(evaluation_text(result))
+        print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,14 +190,17 @@ class Demo:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal."""
+    """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal.
+
+    `check-data` also gives 1: the data is incomplete.
+    """
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
-    command = tyro.cli(Prepare | Train | Evaluate | Report | Demo, prog=prog, description=description, args=args)
-    logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
+    commands = Prepare | CheckData | Train | Evaluate | Report | Demo
     try:
-        command.run()
-        return 0
+        command = tyro.cli(commands, prog=prog, description=description, args=args)
+        logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
+        return command.run() or 0
     except UserError as error:
         message, code = str(error), 2
     except OSError as error:

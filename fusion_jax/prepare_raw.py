@@ -44,15 +44,24 @@ def prepare_raw(
     Raises:
       UserError: files are missing or broken, naming the first; or data_dir cannot be written.
     """
+    settings = settings_class(name)() if settings is None else settings
+    return prepare_with(builder_class(name), manual_dir, data_dir, settings, workers=workers, partial=partial)
+
+
+def prepare_with(
+    builder_type: Any, manual_dir: Path, data_dir: Path, settings: Any, *, workers: int = 0, partial: bool = False
+) -> Path:
+    """`prepare_raw` with any subclass of `pose_builder.PoseBuilder`, such as one of your own.
+
+    With `workers` above 0 its `source_class` has to be in a module that other processes can import.
+    """
     import tensorflow_datasets as tfds
 
     from data_pipelines.pose_builder import PoseConfig
     from data_pipelines.prepared import open_prepared
 
-    manual_dir, data_dir = Path(manual_dir), Path(data_dir)
-    settings = settings_class(name)() if settings is None else settings
-    builder_type, config = builder_class(name), PoseConfig.of(settings)
-    default = builder_type.BUILDER_CONFIGS[0]
+    manual_dir, data_dir, name = Path(manual_dir), Path(data_dir), builder_type.name
+    config, default = PoseConfig.of(settings), builder_type.BUILDER_CONFIGS[0]
     if config.name == default.name:
         config = default
     folder = data_dir / name / config.name / str(builder_type.VERSION)
@@ -63,7 +72,7 @@ def prepare_raw(
     if manual_dir.is_dir():
         for made in unpack_all(manual_dir):
             print(f"unpacked {made}")
-    found = check_data(name, manual_dir, settings)
+    found = take_inventory(builder_type.source_class(manual_dir, settings))
     if found.problems:
         if not partial:
             raise UserError(

@@ -1,7 +1,11 @@
 """The part every raw dataset shares: parts to shards to a prepared dataset, resumed, partial, and honest about it."""
 
 import dataclasses
+import os
 import pathlib
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -16,6 +20,7 @@ from data_pipelines.shards import write_shards
 from data_pipelines.source import Item, Part, Source, Tally
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, camera_to_image, crop_matrix
+from fusion_jax.prepare_raw import prepare_with
 from fusion_jax.skeletons import skeleton
 
 SIZE = 16
@@ -63,6 +68,8 @@ class ToySource(Source):
             if word == "slow":
                 time.sleep(0.2)
                 word = "7"
+            if word == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
             joints = np.full((14, 3), float(word))
             yield person_example(
                 np.zeros((40, 40, 3), np.uint8), np.array([-0.5, -0.5, 40]), self.settings.size,
@@ -218,3 +225,45 @@ def test_png_keeps_every_bit():
     image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), np.uint8)
     decoded = cv2.imdecode(np.frombuffer(encode_picture(image, ".png"), np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_array_equal(decoded[..., ::-1], image)
+
+
+def test_a_kill_loses_no_finished_part(raw, tmp_path):
+    """SIGKILL while B is under way: A's shard stays as it is, nothing counts as finished, the next run goes on."""
+    (raw / "B.txt").write_text(" ".join(["slow"] * 200))
+    code = (
+        "import pathlib, sys\n"
+        "from fusion_jax.prepare_raw import prepare_with\n"
+        "import test_pose_builder as here\n"
+        "if __name__ == '__main__':\n"
+        "    prepare_with(here.Toy, *map(pathlib.Path, sys.argv[1:]), here.ToySettings(), workers=1)\n"
+    )
+    (tmp_path / "run.py").write_text(code)
+    here = pathlib.Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}", "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, tmp_path / "run.py", raw, tmp_path / "data"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    config = tmp_path / "data" / "toy" / "16px_step1"
+    try:
+        deadline = time.monotonic() + 60
+        while not list(config.glob(".unfinished*/00001.partial")):
+            assert time.monotonic() < deadline and process.poll() is None, "B was never begun"
+            time.sleep(0.02)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    (done,) = config.glob(".unfinished*/*.array_record")
+    kept = done.stat().st_ino
+    with pytest.raises(UserError, match="no prepared toy"):
+        open_prepared("toy", tmp_path / "data")
+    (raw / "B.txt").write_text("5 6")
+    prepare_with(Toy, raw, tmp_path / "data", ToySettings())
+    dataset = open_prepared("toy", tmp_path / "data")
+    assert [round(float(e["joints_world_mm"][0, 0])) for e in dataset.split("train")] == [1, 2, 3, 4, 5, 6]
+    assert kept in {path.stat().st_ino for path in (config / "1.0.0").iterdir()}, "A's very file"
+    assert not list(config.glob(".unfinished*"))
+
+
+def test_a_dead_worker_is_named(raw, tmp_path):
+    (raw / "B.txt").write_text("1 die 2")
+    with pytest.raises(UserError, match="a process that prepares data was killed"):
+        prepare(raw, tmp_path / "data", workers=1)

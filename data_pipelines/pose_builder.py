@@ -126,7 +126,8 @@ def _metadata(source: Source, shards: list[Shard]) -> dict[str, Any]:
         "skeleton": source.skeleton_name,
         "image_size": source.settings.size,
         "subjects": {
-            split: sorted({s.part.subject for s in mine if s.part.subject}) for split, mine in by_split.items()
+            split: sorted({s.part.subject for s in mine if s.part.subject}, key=lambda name: (len(name), name))
+            for split, mine in by_split.items()
         },
         "people_shared": source.people_shared,
         "provenance": {

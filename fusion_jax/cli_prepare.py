@@ -86,7 +86,7 @@ class PrepareRaw(RawFiles):
     data_dir: pathlib.Path = pathlib.Path("data")
     """Folder that holds prepared datasets."""
     workers: int | None = None
-    """Processes that decode, about 300 MB each; none: one a core, at most 8; 0: this one."""
+    """Processes that decode, about 250 MB each; none: one a core, at most 6; 0: this one."""
     partial: bool = False
     """Where files are missing or broken: prepare the good rest and list what is left out, instead of refusing."""
 

@@ -67,7 +67,7 @@ def evaluate_run(
     state = restore_run(workdir, config, mesh)
     frames = score_split(config, state, opened, split, mesh, batch_size=batch_size)
     examples, layout = opened.split(split), skeleton(config.inputs.skeleton)
-    labels = frame_labels(examples, frames["index"])
+    labels = frame_labels(examples, frames["index"], config.inputs.image_size / opened.image_size)
     baseline = _baseline(opened, frames, layout)
     family = opened.name.partition("/")[0]
     name = split if own else f"{family}_{split}"
@@ -104,8 +104,13 @@ def _open(
     return opened
 
 
-def frame_labels(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]:
-    """What the examples at `index` (N,) say of themselves: (N,) texts, and `head_size_px` (N,) float, 0 if unknown."""
+def frame_labels(examples: Examples, index: np.ndarray, enlarged: float) -> dict[str, np.ndarray]:
+    """What the examples at `index` (N,) say of themselves: (N,) texts, and `head_size_px` (N,) float, 0 if unknown.
+
+    Args:
+      enlarged: px of the network's input for each px of the stored picture; the head's size is told in the former,
+        as the 2D joints that are scored.
+    """
     names = ("subject", "action", "sequence", "camera_name")
     rows = []
     for i in index:
@@ -113,7 +118,7 @@ def frame_labels(examples: Examples, index: np.ndarray) -> dict[str, np.ndarray]
         rows.append((*(text(example.get(name, "")) for name in names), float(example.get("head_size_px", 0))))
     columns = list(zip(*rows, strict=True))
     labels = {name: np.array(column) for name, column in zip(names, columns, strict=False)}
-    return labels | {"head_size_px": np.array(columns[-1])}
+    return labels | {"head_size_px": enlarged * np.array(columns[-1])}
 
 
 def _baseline(dataset: PoseDataset, frames: dict[str, np.ndarray], layout) -> dict[str, np.ndarray]:

@@ -46,9 +46,11 @@ def rows_of_kind(samples: Samples, kind: str, most: int = 3) -> list[int]:
 
 def sample_title(samples: Samples, row: int) -> str:
     """Which frame this is, and its error, in one line."""
-    place = f"{samples.subject[row]}, {samples.action[row]}, {samples.sequence[row]}, frame {samples.frame[row]}"
-    error = f": {samples.mpjpe_mm[row]:.1f} mm" if np.isfinite(samples.mpjpe_mm[row]) else ""
-    return f"{samples.kind[row]}{error} ({place})"
+    names = (samples.subject[row], samples.action[row], samples.sequence[row])
+    place = f"{', '.join(filter(None, names))}, frame {samples.frame[row]}"
+    if not np.isfinite(samples.mpjpe_mm[row]):
+        return place
+    return f"{samples.kind[row]}: {samples.mpjpe_mm[row]:.1f} mm ({place})"
 
 
 def sample_figure(samples: Samples, rows: Sequence[int], layout: Skeleton) -> Figure:

@@ -109,5 +109,5 @@ def _outcome(folder: Path, info: Any, seconds: float) -> str:
 
 
 def default_workers() -> int:
-    """One process a core, at most 8: each holds a video decoder, about 300 MB."""
-    return min(8, os.cpu_count() or 1)
+    """One process a core, at most 6: each takes about 250 MB, and all together are to stay below 2 GB."""
+    return min(6, os.cpu_count() or 1)

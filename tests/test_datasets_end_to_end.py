@@ -5,11 +5,15 @@ import functools
 import importlib
 import json
 
+import numpy as np
 import pytest
 import small
 
+from data_pipelines.mpii.dummy_data import write_dummy
+from data_pipelines.mpii.settings import MpiiSettings
 from fusion_jax.cli import main
-from fusion_jax.evaluate import evaluate_run
+from fusion_jax.evaluate import evaluate_run, frame_labels
+from fusion_jax.prepare_raw import prepare_raw
 from fusion_jax.report import write_report
 from fusion_jax.train import LoopOptions, train
 
@@ -51,6 +55,25 @@ def synthetic_run(layout, folder):
     """A network that was trained on synthetic people only, as the paper's for LSP."""
     train(network_for(layout), small.data_dir(), folder, LoopOptions(show=False, eval_every=0))
     return folder
+
+
+def test_pckh_is_the_same_in_pictures_of_any_size(tmp_path):
+    """A head of 8 px of the stored picture is one of 4 px where the network sees that picture at half its size."""
+    examples = [{"head_size_px": np.float32(8), "subject": b"S1", "action": "walking", "sequence": b"q"}]
+    labels = frame_labels(examples, np.array([0]), enlarged=0.5)
+    assert labels["head_size_px"].tolist() == [4] and labels["subject"].tolist() == ["S1"]
+    assert labels["camera_name"].tolist() == [""]
+    write_dummy(tmp_path / "raw")
+    scores = []
+    for size in (16, 64):  # of the stored pictures; the network sees 16 px
+        data = tmp_path / f"data{size}"
+        settings = MpiiSettings(size=size)
+        prepare_raw("mpii", tmp_path / "raw", data, settings)
+        result = evaluate_run(synthetic_run("mpii16", tmp_path / "run"), batch_size=8, dataset="mpii", data_dir=data)
+        (table,) = result["benchmark"]["tables"]
+        scores.append({row["name"]: row["values"]["pckh_0.5_percent"] for row in table["rows"]})
+    assert scores[0] == pytest.approx(scores[1], abs=17), "one of six people's joints may fall on the other side"
+    assert scores[0]["total"] < 90, "a network that has learned nothing"
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -45,7 +45,11 @@ def take_inventory(source: Source) -> Inventory:
         raise UserError(
             f"{source.manual_dir} is no folder; give --manual-dir the folder with the files of {source.name}"
         )
-    return Inventory(source.manual_dir, list(source.inventory()))
+    try:
+        return Inventory(source.manual_dir, list(source.inventory()))
+    except OSError as error:
+        where, why = error.filename or source.manual_dir, error.strerror
+        raise UserError(f"{where} cannot be read ({why}); see whether the disk and the file are whole") from error
 
 
 def format_tree(inventory: Inventory) -> str:

@@ -39,12 +39,14 @@ class PoseBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
       workers: processes that read; 0 for this one.
       strict: whether broken or missing files are an error; else what is good is prepared and the rest is listed.
       show: a progress bar.
+      problems: what was found wrong before, a line each, for the metadata.
     """
 
     source_class: ClassVar[type[Source]]
     workers: int = 0
     strict: bool = True
     show: bool = True
+    problems: tuple[str, ...] = ()
 
     @property
     def settings(self) -> Any:
@@ -67,16 +69,22 @@ class PoseBuilder(FileReaderBuilder, skip_registration=True):  # type: ignore[ca
     def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
         source = self.source(pathlib.Path(dl_manager.manual_dir))
         parts = source.parts()
+        for part in parts:
+            if part.split not in SPLITS:
+                expected = ", ".join(SPLITS)
+                raise UserError(f"{source.name}: part {part.name} is of split {part.split!r}, expected {expected}")
         work = self.unfinished(source, parts)
         shards = write_shards(source, parts, work, workers=self.workers, strict=self.strict, show=self.show)
         kept = [shard for shard in shards if shard.examples]
         if not kept:
-            why = "; ".join(f"{count} {reason}" for reason, count in total_skipped(shards).items())
+            counts = [f"{count} {reason}" for reason, count in total_skipped(shards).items()]
             faults = [fault for shard in shards for fault in shard.faults]
-            raise UserError(f"{source.name}: no frame was left to write ({why or (faults or ['nothing there'])[0]})")
+            why = "; ".join([*counts, *faults[:1]]) or "there is nothing"
+            raise UserError(f"{source.name}: no frame was left to write ({why})")
         self.info.set_splits(tfds.core.splits.SplitDict([self._place(split, kept) for split in _present(kept)]))
-        self.info.metadata.update(_metadata(source, shards))
-        shutil.rmtree(work)
+        self.info.metadata.update(_metadata(source, shards, self.problems))
+        for stale in work.parent.glob(f".unfinished-{self.version}-*"):  # of this plan, and of settings since changed
+            shutil.rmtree(stale, ignore_errors=True)
 
     def unfinished(self, source: Source, parts: list[Part]) -> pathlib.Path:
         """Where shards wait until all are there: beside the dataset, named after the plan."""
@@ -109,14 +117,20 @@ def _present(shards: list[Shard]) -> list[str]:
     return [split for split in SPLITS if split in present]
 
 
-def _metadata(source: Source, shards: list[Shard]) -> dict[str, Any]:
+def _metadata(source: Source, shards: list[Shard], problems: tuple[str, ...]) -> dict[str, Any]:
     splits = _present([shard for shard in shards if shard.examples])
     by_split = {split: [s for s in shards if s.part.split == split and s.examples] for split in splits}
     description = dict(source.description())
     if hasattr(source.settings, "frame_step"):
         description["frame_step"] = source.settings.frame_step  # protocols compare it
     skipped = total_skipped(shards)
-    faults = [fault for shard in shards for fault in shard.faults]
+    unique: dict[str, str] = {}
+    for line in (*problems, *(fault for shard in shards for fault in shard.faults)):
+        unique.setdefault(line.replace(": ", " "), line)  # 'PATH: is missing' and 'PATH is missing' are one
+    faults = list(unique.values())
+    notes = list(dict.fromkeys(note for shard in shards for note in shard.notes))
+    if notes:
+        description["notes"] = "; ".join(notes)
     if skipped:
         description["frames left out"] = "; ".join(f"{count} {reason}" for reason, count in skipped.items())
     if faults:
@@ -129,6 +143,7 @@ def _metadata(source: Source, shards: list[Shard]) -> dict[str, Any]:
             split: sorted({s.part.subject for s in mine if s.part.subject}, key=lambda name: (len(name), name))
             for split, mine in by_split.items()
         },
+        "family": source.family or source.name,
         "people_shared": source.people_shared,
         "provenance": {
             split: merge((s.part.recording, s.part.first, s.part.last) for s in mine)
@@ -138,4 +153,5 @@ def _metadata(source: Source, shards: list[Shard]) -> dict[str, Any]:
         "settings": {k: str(v) for k, v in dataclasses.asdict(source.settings).items()},
         "skipped": skipped,
         "faults": faults,
+        "notes": notes,
     }

@@ -9,9 +9,13 @@ from __future__ import annotations
 import abc
 import collections
 import pathlib
+import tarfile
+import zipfile
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
+from data_pipelines.archives import find_archives, is_unpacked
+from data_pipelines.video import check_not_text
 from fusion_jax.errors import UserError
 from fusion_jax.skeletons import skeleton
 
@@ -34,6 +38,27 @@ class Item(NamedTuple):
     size: int | None = None
     note: str = ""
     optional: bool = False
+
+
+def archive_item(path: pathlib.Path) -> Item:
+    """What an archive looks like by its ends: one that waits to be unpacked, or a web page or something else."""
+    size, problem = path.stat().st_size, None
+    try:
+        check_not_text(path)
+        if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+            with path.open("rb") as file:
+                start = file.read(4)
+            problem = f"is no zip or tar archive, or is cut off (it starts with {start!r}); download it again"
+    except UserError as error:
+        problem = str(error).removeprefix(f"{path} ")
+    if problem:
+        return Item(path.name, problem, size)
+    return Item(path.name, None, size, "unpacked" if is_unpacked(path) else "not unpacked yet; prepare does it")
+
+
+def waiting_archives(source: Source) -> list[pathlib.Path]:
+    """The archives that preparing would unpack."""
+    return [path for path in source.archives() if not is_unpacked(path)]
 
 
 class Part(NamedTuple):
@@ -67,12 +92,19 @@ class Tally:
       strict: whether a fault is an error at once; else it is written down and the good rest is kept.
       skipped: how many frames by reason.
       faults: a line each.
+      notes: a line each, on frames that are kept.
     """
 
     def __init__(self, strict: bool = True):
         self.strict = strict
         self.skipped: collections.Counter[str] = collections.Counter()
         self.faults: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Says something about frames that are kept, once however often it is said."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def skip(self, reason: str, count: int = 1) -> None:
         """Counts frames that are left out for a reason that is no fault of the files."""
@@ -80,10 +112,11 @@ class Tally:
             self.skipped[reason] += count
 
     def fault(self, message: str) -> None:
-        """Raises UserError(message) where strict, else notes it."""
+        """Raises UserError(message) where strict, else writes it down."""
         if self.strict:
             raise UserError(message)
-        self.faults.append(message)
+        if message not in self.faults:
+            self.faults.append(message)
 
 
 class Source(abc.ABC):
@@ -92,11 +125,13 @@ class Source(abc.ABC):
     Attributes:
       name: of the dataset.
       skeleton_name: layout of its joints, a key of SKELETONS.
+      family: datasets of one family show the same people; '' for a family of its own.
       people_shared: the dataset's own protocol shows one person in training and in test (in other frames).
     """
 
     name: ClassVar[str]
     skeleton_name: ClassVar[str]
+    family: ClassVar[str] = ""
     people_shared: ClassVar[bool] = False
 
     def __init__(self, manual_dir: pathlib.Path, settings: Any):
@@ -106,6 +141,14 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def inventory(self) -> Iterator[Item]:
         """Everything that the dataset needs or can use, in the tree's order, looked into as far as is quick."""
+
+    def archives(self) -> list[pathlib.Path]:
+        """The archives in the manual folder that the settings need, unpacked or not; all, where it cannot tell."""
+        return find_archives(self.manual_dir)
+
+    def archive_item(self, archive: pathlib.Path) -> Item:
+        """What is to be said of an archive before it is unpacked; a dataset with published checksums compares them."""
+        return archive_item(archive)
 
     @abc.abstractmethod
     def parts(self) -> list[Part]:

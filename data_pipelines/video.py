@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -9,6 +10,9 @@ import cv2
 import numpy as np
 
 from fusion_jax.errors import UserError
+
+# FFmpeg's own remarks on damaged files, thousands of them, would bury the one line that says what to do.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 class Video:
@@ -53,6 +57,16 @@ class Video:
             position += 1
             yield int(number), cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
+    def decodes_fewer(self, position: int) -> int:
+        """How many of the pictures that the header announces are lacking, decoded on to the end from `position`.
+
+        In an AVI a damaged stretch is passed over, so that all later pictures move forward against their numbers; the
+        count is what tells.
+        """
+        while self._capture.grab():
+            position += 1
+        return max(0, self.num_frames - position)
+
     def close(self) -> None:
         """Frees the decoder."""
         self._capture.release()
@@ -85,7 +99,7 @@ def check_not_text(path: pathlib.Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing; download it or correct --manual-dir")
     with path.open("rb") as file:
-        start = file.read(512).lstrip().lower()
+        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if not start:
         raise UserError(f"{path} is empty; download it again")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):

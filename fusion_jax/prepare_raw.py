@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from data_pipelines.archives import unpack_all
+from tqdm import tqdm
+
+from data_pipelines.archives import unpack, unpacked_folder
 from data_pipelines.inventory import Inventory, take_inventory
 from data_pipelines.registry import builder_class, settings_class, source_class
+from data_pipelines.source import Source, waiting_archives
 from fusion_jax.errors import UserError
+
+_SHOWN = 10  # of the lines on what is broken
 
 
 def check_data(name: str, manual_dir: Path, settings: Any = None) -> Inventory:
@@ -58,40 +64,91 @@ def prepare_with(
     import tensorflow_datasets as tfds
 
     from data_pipelines.pose_builder import PoseConfig
-    from data_pipelines.prepared import open_prepared
 
     manual_dir, data_dir, name = Path(manual_dir), Path(data_dir), builder_type.name
     config, default = PoseConfig.of(settings), builder_type.BUILDER_CONFIGS[0]
-    if config.name == default.name:
+    if settings == default.settings:
         config = default
     folder = data_dir / name / config.name / str(builder_type.VERSION)
     if folder.exists():
-        open_prepared(f"{name}/{config.name}", data_dir)  # refuses a damaged one
-        print(f"{folder} is there already; reusing it")
-        return folder
-    if manual_dir.is_dir():
-        for made in unpack_all(manual_dir):
-            print(f"unpacked {made}")
-    found = take_inventory(builder_type.source_class(manual_dir, settings))
-    if found.problems:
-        if not partial:
-            raise UserError(
-                f"{found.summary()}. See them all with: fusion-jax check-data {name} --manual-dir {manual_dir}; "
-                "prepare the good part alone with --partial"
-            )
-        print(f"--partial: going on without {len(found.problems)} missing or broken items; first: {found.summary()}")
+        return _reused(folder, data_dir, partial)
+    source = builder_type.source_class(manual_dir, settings)
+    problems = [*_unpack_archives(source, partial), *_missing(source, partial)]
     tfds.disable_progress_bar()  # it knows no totals; ours does
     began = time.perf_counter()
     try:
         builder = builder_type(data_dir=str(data_dir), config=config, file_format="array_record")
-        builder.workers, builder.strict = workers, not partial
+        builder.workers, builder.strict, builder.problems = workers, not partial, tuple(problems)
         options = tfds.download.DownloadConfig(manual_dir=str(manual_dir))
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of downloading
             builder.download_and_prepare(download_config=options)
     except OSError as error:
-        raise UserError(f"cannot write to {data_dir}: {error}; free space or choose another --data-dir") from error
+        raise _disk_error(error, manual_dir, data_dir) from error
+    _remove_if_empty(data_dir / "downloads")
     print(_outcome(folder, builder.info, time.perf_counter() - began))
     return folder
+
+
+def _reused(folder: Path, data_dir: Path, partial: bool) -> Path:
+    """A dataset that is there already. Raises UserError where it is damaged, or lacks what is asked for now."""
+    from data_pipelines.prepared import open_prepared
+    from fusion_jax.records import read_json
+
+    open_prepared(f"{folder.parent.parent.name}/{folder.parent.name}", data_dir)
+    faults = read_json(folder / "metadata.json").get("faults", [])
+    if faults and not partial:
+        raise UserError(
+            f"{folder} was prepared with --partial, without {len(faults)} pieces (first: {faults[0]}); delete that "
+            "folder to prepare it whole, or say --partial again to keep it"
+        )
+    print(f"{folder} is there already; reusing it")
+    return folder
+
+
+def _unpack_archives(source: Source, partial: bool) -> list[str]:
+    """Unpacks the archives that the settings need; returns what is wrong with those that cannot be, where `partial`."""
+    problems = []
+    for archive in waiting_archives(source) if source.manual_dir.is_dir() else []:
+        item = source.archive_item(archive)
+        try:
+            if item.problem:
+                raise UserError(f"{archive}: {item.problem}")
+            with tqdm(desc=f"unpacking {archive.name}", unit="B", unit_scale=True, disable=None) as bar:
+                unpack(archive, unpacked_folder(archive), bar.update)
+        except UserError as error:
+            if not partial:
+                raise
+            problems.append(str(error))
+        except OSError as error:
+            raise _disk_error(error, Path(), source.manual_dir) from error
+    return problems
+
+
+def _missing(source: Source, partial: bool) -> list[str]:
+    """What the inventory finds wrong, where `partial`; else UserError names the first."""
+    found = take_inventory(source)
+    lines = [f"{found.root / item.path}: {item.problem}" for item in found.problems]
+    if lines and not partial:
+        raise UserError(
+            f"{found.summary()}. See them all with fusion-jax check-data {source.name} --manual-dir "
+            f"{shlex.quote(str(source.manual_dir))} and the same settings; --partial prepares the good part alone"
+        )
+    return lines
+
+
+def _disk_error(error: OSError, manual_dir: Path, data_dir: Path) -> UserError:
+    """Whose fault an OSError is: of a file that was read, or of the disk that is written to."""
+    name = str(error.filename or "")
+    if name and manual_dir != Path() and Path(name).is_relative_to(manual_dir):
+        return UserError(f"{name} cannot be read ({error.strerror}); see whether the disk and the file are whole")
+    return UserError(f"cannot write to {data_dir}: {error}; free space or choose another place")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """TFDS leaves folders for downloads, of which there are none."""
+    for path in (folder / "extracted", folder):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def _outcome(folder: Path, info: Any, seconds: float) -> str:
@@ -102,9 +159,10 @@ def _outcome(folder: Path, info: Any, seconds: float) -> str:
         f"({frames / max(seconds, 1e-9):.0f} frames/s)"
     ]
     lines += [f"left out: {count} {reason}" for reason, count in info.metadata["skipped"].items()]
+    lines += [f"note: {note}" for note in info.metadata["notes"]]
     faults = info.metadata["faults"]
-    lines += [f"not prepared: {fault}" for fault in faults[:10]]
-    lines += [f"... and {len(faults) - 10} more, in metadata.json"] if len(faults) > 10 else []
+    lines += [f"broken or missing: {fault}" for fault in faults[:_SHOWN]]
+    lines += [f"... and {len(faults) - _SHOWN} more, in metadata.json"] if len(faults) > _SHOWN else []
     return "\n".join(lines)
 
 

@@ -215,11 +215,26 @@ def test_other_actions_are_refused(stem):
         "S1\tPhoto\t1\tWaiting\t5",
         "S1\tPhoto\t1\tPhoto ../../x\t5",
         "S1\tPhoto\t1\tPhoto\t99999999999999999999",
+        "S1\tPhoto\t1\tPhoto\t10\t9",
+        "S1\tPhoto\t1\tPhoto\t10\tmany",
+        "S1\tPhoto\t1\tPhoto\t10\t20\t30",
     ],
 )
 def test_a_bad_line_of_a_table_is_named(line):
     with pytest.raises(UserError, match="^t.txt, line 2: "):
         parse_table("# made up\n" + line, "t.txt")
+
+
+def test_the_sequences_whose_videos_are_much_longer():
+    assert {q.name: (q.frames, q.rows) for q in read_table() if q.frames} == {
+        "S1/SittingDown": (2756, 2742),
+        "S1/SittingDown 2": (3032, 3023),
+        "S9/Greeting": (2899, 1447),
+        "S9/Phoning": (3465, 3319),
+        "S9/SittingDown 1": (2788, 1554),
+        "S9/Waiting 1": (3390, 1612),
+        "S9/Walking": (3115, 1612),
+    }
 
 
 def test_tables_that_repeat_or_are_missing():
@@ -539,6 +554,7 @@ def test_config_names_tell_settings_apart(tmp_path):
     options = [
         *[{}, {"size": 64}, {"frame_step": 1}, {"subjects": ("S1", "S9")}, {"validation_subjects": ()}],
         *[{"validation_subjects": ("S1",)}, {"boxes": "masks"}, {"boxes": "room"}, {"margin": 0.2}],
+        *[{"margin": 0.1234561}, {"margin": 0.1234564}],
         *[{"projection": "published"}, {"shift_s9": True}, {"broken_video": "keep"}, {"table": str(table)}],
     ]
     names = [Human36mSettings(**o).config_name() for o in options]

@@ -6,6 +6,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import zipfile
 
 import cv2
 import numpy as np
@@ -29,6 +30,7 @@ from data_pipelines.inventory import format_tree
 from data_pipelines.prepared import open_prepared
 from data_pipelines.provenance import overlap
 from data_pipelines.source import Tally
+from fusion_jax.cli import main
 from fusion_jax.errors import UserError
 from fusion_jax.prepare_raw import check_data, prepare_raw
 from fusion_jax.skeletons import skeleton
@@ -434,7 +436,7 @@ def test_the_releases_own_wrong_clock_is_told_and_the_update_counts(raw):
     with pytest.raises(UserError, match=r"Box_1_\(C1\).ofs: C1 starts at frame 59, the published start is 57"):
         read(raw, "S1/Box_1/C1/6-9")
     found, tally = read(raw, "S1/Box_1/C1/6-9", strict=False)
-    assert len(found) == 3 and len(tally.faults) == 1
+    assert not found and len(tally.faults) == 1, "nothing is written with a wrong start"
     updated = raw / "Critical_Update_OFS_files" / path.relative_to(raw)
     updated.parent.mkdir(parents=True)
     updated.write_bytes(right)
@@ -545,6 +547,8 @@ def test_another_subjects_files_in_a_folder_are_told(raw):
     assert "the folder holds S1.mp instead: another subject's files" in told["S2/Mocap_Data/S2.mp"]
     with pytest.raises(UserError, match="S1/Calibration_Data/C1.cal: C1 stands at"):
         read(raw, "S1/Box_1/C1/6-9")
+    found, tally = read(raw, "S1/Box_1/C1/6-9", strict=False)
+    assert not found and len(tally.faults) == 1, "nothing is written with a wrong camera"
     with pytest.raises(UserError, match="S2.mp is missing"):
         read(raw, "S2/Box_1/C1/6-9")
 
@@ -666,7 +670,30 @@ def test_a_video_that_is_too_short(raw, tmp_path):
     prepare_raw("humaneva", raw, tmp_path / "data", FAST, partial=True)
     dataset = open_prepared("humaneva", tmp_path / "data")
     assert [int(e["frame"]) for e in dataset.split("validation")] == [10, 11]
-    assert "without 1 broken or missing pieces" in dataset.description["warning"]
+    assert "Box_1_(C1).avi" in dataset.description["warning"]
+
+
+def test_a_damaged_video_whose_pictures_move_forward_is_noted(raw, tmp_path):
+    path = raw / "S3" / "Image_Data" / "Box_1_(C1).avi"
+    dummy_files.write_avi(path, {n: np.full((480, 640, 3), 12 * n, np.uint8) for n in range(20)}, 20)
+    parts = ("S3/Box_1/C1/6-9", "S3/Box_1/C1/10-13")
+    assert [read(raw, part)[1].notes for part in parts] == [[], []]
+    data = bytearray(path.read_bytes())
+    start = data.index(b"movi")
+    for _ in range(4):  # the fourth picture
+        start = data.index(b"00dc", start + 4)
+    stop = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+    data[start:stop] = bytes(stop - start)
+    path.write_bytes(data)
+    said = "its header announces 1 pictures more than can be decoded; pictures after a damaged place would not belong"
+    for part in parts:
+        found, tally = read(raw, part)
+        assert len(found) == 4 and not tally.faults
+        assert len(tally.notes) == 1 and f"Box_1_(C1).avi: {said}" in tally.notes[0]
+    picture = cv2.imdecode(np.frombuffer(read(raw, parts[0])[0][0]["image"], np.uint8), 0)
+    assert round(picture[64, 64] / 12) == 6, "frame 6 is the sixth picture, number 5, and shows the one after it"
+    prepare_raw("humaneva", raw, tmp_path / "data", FAST)
+    assert said in open_prepared("humaneva", tmp_path / "data").description["notes"]
 
 
 def test_bad_videos(raw):
@@ -689,6 +716,17 @@ def test_bad_videos(raw):
     assert problems(raw) == {name: "missing; download it or correct --manual-dir"}
     with pytest.raises(UserError, match=r"Box_1_\(C1\).avi is missing"):
         read(raw, "S3/Box_1/C1/6-9")
+
+
+def test_an_archive_of_something_else_does_not_make_it_complete(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as packed:
+        packed.writestr("beach.jpg", "x")
+    told = problems(tmp_path)
+    assert len(told) == 24 and set(told.values()) == {
+        "not here yet; prepare unpacks holiday.zip first, see whether it is in there"
+    }
+    assert main(["check-data", "humaneva", "--manual-dir", str(tmp_path)]) == 1
+    assert "complete" not in capsys.readouterr().out
 
 
 def test_missing_files_are_listed_one_by_one(tmp_path):

@@ -266,7 +266,8 @@ def test_numbers_that_are_not_finite_are_named_by_line(small, tmp_path):
     dataset = prepared(raw, tmp_path / "data", partial=True)
     frames = {name: [int(e["frame"]) for e in split] for name, split in dataset.splits.items()}
     assert frames == {"train": [1], "validation": [3], "test": [5, 6]}
-    assert "positions3d.txt, line 57" in dataset.description["warning"]
+    assert "without 2 broken or missing pieces" in dataset.description["warning"]
+    assert "positions3d.txt: line 57: z of left_knee" in dataset.description["warning"]
     last = dataset.split("test")[1]
     np.testing.assert_array_equal(last["valid2d"], np.arange(14) != 6)
     assert last["valid"].all() and not last["visible"][6] and not last["joints2d_px"][6].any()
@@ -357,7 +358,7 @@ def test_more_or_other_pictures_are_two_zips_over_each_other(small, tmp_path):
     said = problems(raw)[0]
     assert "Camera 1: holds 7 pictures, the text files 6 time steps (too many is 00007.png)" in said
     assert "two zips were unpacked over each other" in said
-    with pytest.raises(UserError, match="7 pictures, the text files 6 time steps"):
+    with pytest.raises(UserError, match="no frame was left to write"):
         prepare_raw(NAME, raw, tmp_path / "data", partial=True)
     (folder / "00007.png").unlink()
     cv2.imwrite(str(folder / "00004.png"), np.zeros((600, 500, 3), np.uint8))
@@ -442,10 +443,27 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(tmp_path, name):
     assert not (tmp_path / "out.txt").exists()
 
 
+def test_an_archive_of_something_else_does_not_make_it_complete(tmp_path):
+    for name in ("holiday.zip", "player2sequence1.zip", "player1sequence1.zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as packed:
+            packed.writestr("Sequence 1/beach.txt", "x")
+    assert problems(tmp_path) == ["player2sequence1/Sequence 1: missing; download player2sequence1.zip"]
+
+
+def test_only_the_chosen_sequences_zip_is_unpacked(tmp_path):
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write_dummy(raw, 4, cameras=("Camera 1",), zipped=True)
+    shutil.copy(raw / "player2sequence1.zip", raw / "player2sequence2.zip")
+    (raw / "player1sequence1.zip").write_text("<!DOCTYPE html>")
+    prepare_raw(NAME, raw, tmp_path / "data")
+    assert [path.name for path in raw.iterdir() if path.is_dir()] == ["player2sequence1"]
+
+
 def test_a_web_page_saved_as_the_zip_is_named(tmp_path):
     (tmp_path / "player2sequence1.zip").write_text("<!DOCTYPE html><html>moved</html>")
     assert "player2sequence1.zip: is a web page saved under this name" in problems(tmp_path)[0]
-    with pytest.raises(UserError, match=r"player2sequence1.zip is a web page"):
+    with pytest.raises(UserError, match=r"player2sequence1.zip: is a web page"):
         prepare_raw(NAME, tmp_path, tmp_path / "data")
 
 
@@ -457,7 +475,9 @@ def test_broken_and_missing_pictures_are_named_and_the_rest_is_kept(small, tmp_p
     (folder / "00005.png").write_text("<!DOCTYPE html>")
     said = problems(raw)
     assert "Camera 1/00001.png: missing; unpack its zip again" in said[0]
-    assert "00004.png: cut off" in said[1] and "00005.png: a web page saved under this name" in said[2]
+    assert "00004.png: cut off" in said[1] and "00005.png: is a web page saved under this name" in said[2]
+    (folder / "00005.png").write_bytes(b"\x89PNG\r\n\x1a\nIEND")
+    assert "00005.png: cut off after 12 bytes" in problems(raw)[2]
     with pytest.raises(UserError, match=r"00001.png: missing; unpack its zip again .and 2 more"):
         prepare_raw(NAME, raw, tmp_path / "data")
     dataset = prepared(raw, tmp_path / "data", partial=True)

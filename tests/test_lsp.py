@@ -14,9 +14,10 @@ import scipy.io
 from data_pipelines.lsp.dummy_data import WRIST, Truth, write_dummy, write_labels
 from data_pipelines.lsp.labels import EXTENDED, LSP, SETS, load_labels, read_flags
 from data_pipelines.lsp.settings import LspSettings
-from data_pipelines.lsp.source import splits
+from data_pipelines.lsp.source import LspSource, splits
 from data_pipelines.pixel_origin import origin_warning
 from data_pipelines.prepared import open_prepared
+from data_pipelines.source import Tally
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import apply_affine, crop_matrix
 from fusion_jax.prepare_raw import check_data, prepare_raw
@@ -35,6 +36,12 @@ def prepared(raw, data_dir, settings=None, **options):
 
 def problems(raw, settings=SMALL):
     return [f"{item.path}: {item.problem}" for item in check_data("lsp", raw, settings).problems]
+
+
+def read(raw):
+    """The examples of the first part, without writing anything."""
+    source = LspSource(raw, SMALL)
+    return source.read(source.parts()[0], Tally())
 
 
 @pytest.fixture(scope="module")
@@ -285,10 +292,10 @@ def test_broken_and_missing_pictures_are_named_and_the_rest_is_kept(small, tmp_p
         (images / "im0004.jpg").read_bytes().replace(b"\xff\xd8\xff", b"\xff\xd8\xfe", 1)
     )
     said = problems(raw)
-    assert said[0].startswith("lsp_dataset/images/im0001.jpg: missing; unpack lsp_dataset.zip again")
+    assert said[0].startswith("lsp_dataset/images/im0001.jpg: missing; unpack its zip again")
     assert "im0003.jpg: cut off, it lacks JPEG's end mark" in said[1]
     assert "im0004.jpg: no JPEG (it starts with b'\\xff\\xd8\\xfe" in said[2]
-    assert "im0006.jpg: a web page saved under this name" in said[3] and "im0007.jpg: no JPEG" in said[4]
+    assert "im0006.jpg: is a web page saved under this name" in said[3] and "im0007.jpg: is empty" in said[4]
     assert len(said) == 5
     with pytest.raises(UserError, match=r"im0001.jpg: missing.*and 4 more"):
         prepare_raw("lsp", raw, tmp_path / "data", SMALL)
@@ -315,8 +322,12 @@ def test_two_sets_in_one_folder_are_seen(small, tmp_path):
     images = truth.folder / "images"
     shutil.copy(images / "im0001.jpg", images / "im0009.jpg")
     assert "holds im0009.jpg and 0 more beyond the 8 pages" in problems(raw)[0]
-    with pytest.raises(UserError, match=r"holds 9 pictures, joints.mat 8 pages; two sets lie in one folder"):
+    with pytest.raises(UserError, match="no frame was left to write"):
         prepare_raw("lsp", raw, tmp_path / "data", SMALL, partial=True)
+    (images / "im0002.jpg").unlink()  # as many pictures as pages, and yet not theirs
+    with pytest.raises(UserError, match=r"images: holds im0009.jpg and 0 more beyond the 8 pages of joints.mat; two"):
+        next(read(raw))
+    shutil.copy(images / "im0001.jpg", images / "im0002.jpg")
     (images / "im0009.jpg").rename(images / "im00001.jpg")
     assert "have one number; two sets lie in one folder" in problems(raw)[0]
 
@@ -349,10 +360,16 @@ def test_a_zip_that_leads_out_of_its_folder_is_refused(few, tmp_path, name):
 def test_a_web_page_saved_as_the_zip_is_named(few, tmp_path):
     (tmp_path / "lsp_dataset.zip").write_text("<!DOCTYPE html><html>moved</html>")
     assert "lsp_dataset.zip: is a web page saved under this name" in problems(tmp_path)[0]
-    with pytest.raises(UserError, match=r"lsp_dataset.zip is a web page"):
+    with pytest.raises(UserError, match=r"lsp_dataset.zip: is a web page"):
         prepare_raw("lsp", tmp_path, tmp_path / "data", SMALL)
     (tmp_path / "lsp_dataset.zip").write_bytes(b"\x00\x01\x02\x03")
     assert "is no zip or tar archive" in problems(tmp_path)[0]
+
+
+def test_an_archive_of_something_else_does_not_make_it_complete(tmp_path):
+    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as packed:
+        packed.writestr("beach.jpg", "x")
+    assert problems(tmp_path) == ["joints.mat: missing; download lsp_dataset.zip"]
 
 
 def test_an_empty_folder_says_what_to_download(tmp_path):

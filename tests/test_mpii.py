@@ -6,6 +6,7 @@ import io
 import pickle
 import re
 import shutil
+import zipfile
 
 import cv2
 import numpy as np
@@ -563,13 +564,39 @@ def test_a_web_page_for_labels_or_archive(raw):
         (raw / name).write_bytes(b"<html>")
     (raw / LABELS).parent.rmdir()
     found = check_data("mpii", raw).problems
-    assert [item.path for item in found] == ["mpii_human_pose_v1.tar.gz", "mpii_human_pose_v1_u12_2.zip"]
-    assert all("is a web page saved under this name" in item.problem for item in found)
+    assert [item.path for item in found] == ["mpii_human_pose_v1.tar.gz", "mpii_human_pose_v1_u12_2.zip", LABELS]
+    assert all("is a web page saved under this name" in item.problem for item in found[:2])
     (raw / "mpii_human_pose_v1.tar.gz").write_bytes(b"what is this")
     assert (
         "is no zip or tar archive, or is cut off (it starts with b'what')"
         in check_data("mpii", raw).problems[0].problem
     )
+
+
+def test_an_archive_of_something_else_does_not_make_it_complete(raw):
+    with zipfile.ZipFile(raw / "holiday.zip", "w") as packed:
+        packed.writestr("notes.txt", "x")
+    shutil.rmtree(raw / "images")
+    assert only_problem(raw) == "images: missing; download mpii_human_pose_v1.tar.gz"
+    (raw / LABELS).unlink()
+    assert [item.path for item in check_data("mpii", raw).problems] == ["images", LABELS]
+    (raw / LABELS).parent.rmdir()
+    with zipfile.ZipFile(raw / "mpii_human_pose_v1_u12_2.zip", "w") as packed:
+        packed.writestr(LABELS, "x")
+    assert only_problem(raw) == "images: missing; download mpii_human_pose_v1.tar.gz"
+    with zipfile.ZipFile(raw / "pictures.zip", "w") as packed:
+        packed.writestr("images/1.jpg", "x")
+    assert not check_data("mpii", raw).problems, "both may be in archives"
+
+
+def test_partial_counts_a_missing_picture_once(raw, tmp_path, capsys):
+    (raw / "images" / "900000001.jpg").unlink()
+    prepare_raw("mpii", raw, tmp_path / "data", MpiiSettings(size=16), partial=True)
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith("broken or missing: ")] == [
+        f"broken or missing: {raw}/images/900000001.jpg: missing; download mpii_human_pose_v1.tar.gz again"
+    ]
+    assert "left out: 1 frames of broken or missing pieces" in said
 
 
 def test_labels_cut_off_anywhere(raw):
@@ -613,15 +640,17 @@ def test_missing_and_broken_pictures(raw):
     picture = raw / "images" / "900000001.jpg"
     whole = picture.read_bytes()
     picture.unlink()
-    assert only_problem(raw) == "images/900000001.jpg: is missing; download mpii_human_pose_v1.tar.gz"
-    with pytest.raises(UserError, match="900000001.jpg is missing"):
+    assert only_problem(raw) == "images/900000001.jpg: missing; download mpii_human_pose_v1.tar.gz again"
+    with pytest.raises(UserError, match="900000001.jpg: missing; download mpii_human_pose_v1.tar.gz again"):
         read_all(raw, MpiiSettings(size=16))
     examples, tally = read_all(raw, MpiiSettings(size=16), strict=False)
     assert sum(map(len, examples.values())) == 22 and len(tally.faults) == 1
     picture.write_bytes(b"<html>no</html>")
-    assert "is no JPEG" in only_problem(raw)
-    with pytest.raises(UserError, match="900000001.jpg is a web page"):
+    assert "is a web page" in only_problem(raw)
+    with pytest.raises(UserError, match="900000001.jpg: is a web page"):
         read_all(raw, MpiiSettings(size=16))
+    picture.write_bytes(b"GIF89a")
+    assert "no JPEG" in only_problem(raw)
     picture.write_bytes(whole[:300])
     with pytest.raises(UserError, match="900000001.jpg cannot be decoded as a picture"):
         read_all(raw, MpiiSettings(size=16))

@@ -1,5 +1,6 @@
 """The part every raw dataset shares: parts to shards to a prepared dataset, resumed, partial, and honest about it."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -10,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import psutil
 import pytest
 import tensorflow_datasets as tfds
 
@@ -227,8 +229,18 @@ def test_png_keeps_every_bit():
     np.testing.assert_array_equal(decoded[..., ::-1], image)
 
 
+def alive(group):
+    """The processes of a group that still run; one that nobody has collected does not."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
 def test_a_kill_loses_no_finished_part(raw, tmp_path):
-    """SIGKILL while B is under way: A's shard stays as it is, nothing counts as finished, the next run goes on."""
+    """The program killed while B is under way, its workers left alone: A's shard stays, and the next run goes on."""
     (raw / "B.txt").write_text(" ".join(["slow"] * 200))
     code = (
         "import pathlib, sys\n"
@@ -245,12 +257,17 @@ def test_a_kill_loses_no_finished_part(raw, tmp_path):
     config = tmp_path / "data" / "toy" / "16px_step1"
     try:
         deadline = time.monotonic() + 60
-        while not list(config.glob(".unfinished*/00001.partial")):
+        while not list(config.glob(".unfinished*/00001.*.partial")):
             assert time.monotonic() < deadline and process.poll() is None, "B was never begun"
             time.sleep(0.02)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()
+        while alive(process.pid):  # a worker that outlived the program would write into the next run
+            assert time.monotonic() < deadline, "a worker goes on without its program"
+            time.sleep(0.1)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
     (done,) = config.glob(".unfinished*/*.array_record")
     kept = done.stat().st_ino
     with pytest.raises(UserError, match="no prepared toy"):
@@ -267,3 +284,86 @@ def test_a_dead_worker_is_named(raw, tmp_path):
     (raw / "B.txt").write_text("1 die 2")
     with pytest.raises(UserError, match="a process that prepares data was killed"):
         prepare(raw, tmp_path / "data", workers=1)
+
+
+def shards_of(raw, folder, **options):
+    source = ToySource(raw, ToySettings())
+    return write_shards(source, source.parts(), folder, **{"workers": 0, "strict": True, "show": False, **options})
+
+
+@pytest.mark.parametrize("damage", ["cut shard", "cut marker", "no shard", "marker of nothing"])
+def test_a_shard_that_is_not_whole_is_made_again(raw, tmp_path, damage):
+    """What a power failure leaves: names that were written before their contents."""
+    before = shards_of(raw, tmp_path)
+    whole = before[1].path.read_bytes()
+    if damage == "cut shard":
+        before[1].path.write_bytes(whole[:-1])
+    elif damage == "no shard":
+        before[1].path.unlink()
+    else:
+        before[1].path.with_suffix(".json").write_text('{"part": ' if damage == "cut marker" else "[]")
+    after = shards_of(raw, tmp_path)
+    assert after == before and after[1].path.read_bytes() == whole
+
+
+def test_a_strict_run_takes_over_no_faults(raw, tmp_path):
+    (raw / "B.txt").write_text("5 bad 6")
+    found = shards_of(raw, tmp_path, strict=False)
+    assert [shard.lost for shard in found] == [0, 2, 0] and found[1].faults, "4 were expected of each at most"
+    with pytest.raises(UserError, match="B.txt: frame 1 is bad"):
+        shards_of(raw, tmp_path)
+
+
+def test_what_was_prepared_in_part_is_not_taken_for_whole(raw, tmp_path, capsys):
+    (raw / "C.txt").write_text("7 bad 8")
+    prepare_with(Toy, raw, tmp_path / "data", ToySettings(), partial=True)
+    said = capsys.readouterr().out
+    assert "broken or missing: " in said and "left out: 2 frames of broken or missing pieces" in said
+    prepare_with(Toy, raw, tmp_path / "data", ToySettings(), partial=True)
+    (raw / "C.txt").write_text("7 7 8")
+    with pytest.raises(UserError, match="was prepared with --partial, without 1 pieces .*delete that folder"):
+        prepare_with(Toy, raw, tmp_path / "data", ToySettings())
+
+
+def test_the_same_files_give_the_same_bytes(raw, tmp_path):
+    prints = []
+    for name, workers in (("one", 0), ("two", 2)):
+        prepare_with(Toy, raw, tmp_path / name, ToySettings(), workers=workers)
+        prints.append(open_prepared("toy", tmp_path / name).fingerprint)
+    assert prints[0] == prints[1]
+
+
+def test_two_runs_at_once_are_refused(raw, tmp_path):
+    import fcntl
+
+    with (tmp_path / "lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run prepares the same data"):
+            shards_of(raw, tmp_path)
+    assert len(shards_of(raw, tmp_path)) == 3
+
+
+def test_a_split_of_another_name_is_no_split(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(ToySource, "parts", lambda self: [Part("training", "A", "A", "A", 0, 1, 2, ())])
+    with pytest.raises(UserError, match="part A is of split 'training', expected train, validation, test"):
+        prepare(raw, tmp_path / "data")
+
+
+def test_a_full_disk_and_an_unreadable_file_are_told_apart(raw, tmp_path, monkeypatch):
+    from array_record.python import array_record_module
+
+    class Full(array_record_module.ArrayRecordWriter):
+        def write(self, record):
+            raise RuntimeError("RESOURCE_EXHAUSTED: No space left on device")
+
+    def unreadable(self, part, tally):
+        raise OSError(5, "Input/output error", str(raw / "A.txt"))
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(array_record_module, "ArrayRecordWriter", Full)
+        with pytest.raises(UserError, match="cannot write to .*No space left on device"):
+            prepare_with(Toy, raw, tmp_path / "data", ToySettings())
+    monkeypatch.setattr(ToySource, "read", unreadable)
+    with pytest.raises(UserError, match="A.txt cannot be read .Input/output error."):
+        prepare_with(Toy, raw, tmp_path / "data", ToySettings())

@@ -3,6 +3,7 @@
 import dataclasses
 import pickle
 import shutil
+import zipfile
 
 import cv2
 import h5py
@@ -169,6 +170,13 @@ def test_an_archive_is_unpacked(tmp_path, raw):
     assert "release.zip: is a web page" in problems(other)[0]
 
 
+def test_an_archive_of_something_else_does_not_make_it_complete(tmp_path):
+    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as packed:
+        packed.writestr("beach.jpg", "x")
+    found = problems(tmp_path)
+    assert len(found) == 4 and all(": is missing; download it" in line for line in found)
+
+
 def test_validation_is_the_end_of_train(raw):
     splits = {n: read_all(raw, TekinReleaseSettings(validation_count=n))[0] for n in (0, 1, 99)}
     assert [[int(e["frame"]) for e in splits[n]["validation"]] for n in (0, 1, 99)] == [[], [3], [3]]
@@ -284,7 +292,7 @@ def test_partial_goes_on_without_a_part(raw, tmp_path):
     prepare_raw("tekin_release", raw, tmp_path / "data", workers=0, partial=True)
     dataset = open_prepared("tekin_release", tmp_path / "data")
     assert {split: len(dataset.split(split)) for split in dataset.splits} == {"test": 2}
-    assert "imgs_A_14_train.h5 is damaged or cut off" in dataset.description["warning"]
+    assert "imgs_A_14_train.h5: is damaged or cut off" in dataset.description["warning"]
 
 
 @pytest.mark.parametrize("file", [IMAGES.format("train"), HEATMAPS.format("train")])

@@ -33,6 +33,8 @@ from data_pipelines.source import Item
 from data_pipelines.video import Video, check_not_text
 from fusion_jax.errors import UserError
 
+_MORE_FRAMES = 20  # than poses, or than published; up to 11 were seen
+
 Look = Callable[[Sequence, str, pathlib.Path], str]
 
 
@@ -64,6 +66,9 @@ def _files(
 ) -> Iterator[Item]:
     """An item for each file of a kind; one for the archive or the folder where nothing is unpacked."""
     folder, archive = folder_of(manual_dir, kind, subject), archive_of(manual_dir, kind, subject)
+    if not folder.is_dir() and archive.is_file() and optional:
+        yield Item(archive.name, None, archive.stat().st_size, "not used by these settings", optional=True)
+        return
     if not folder.is_dir():
         yield packed(archive) if archive.is_file() else _absent(folder, manual_dir, archive, kind, wanted, optional)
         return
@@ -107,12 +112,27 @@ def _look_at_poses(sequence: Sequence, camera_name: str, path: pathlib.Path) -> 
 def _look_at_video(sequence: Sequence, camera_name: str, path: pathlib.Path) -> str:
     with Video(path) as video:
         check_video(video, sequence, camera_name)
+        check_enough(video, sequence)
         return f"{video.num_frames} frames of {video.size[0]} x {video.size[1]}"
 
 
 def check_video(video: Video, sequence: Sequence, camera_name: str) -> None:
-    """Raises UserError where a video's header says another picture size than the camera's, or too few frames."""
+    """Raises UserError where a video is another's by its header: of another picture size, or much too long.
+
+    Videos go on after the last pose by a few frames, and in seven sequences by many: those are in the table.
+    """
     check_size(video.path, video.size, sequence, camera_name)
+    expected = sequence.frames or sequence.rows
+    fewest = expected - _MORE_FRAMES if sequence.frames else 0
+    if video.num_frames > expected + _MORE_FRAMES or 0 < video.num_frames < fewest:  # 0 or less: it does not tell
+        raise UserError(
+            f"{video.path} has {video.num_frames} frames, the videos of {sequence.name} about {expected} "
+            f"({sequence.rows} pose rows); it is cut off or another's under this name, download it again"
+        )
+
+
+def check_enough(video: Video, sequence: Sequence) -> None:
+    """Raises UserError where a video has fewer frames than there are poses."""
     if 0 < video.num_frames < sequence.rows:  # containers that do not tell say 0 or less
         raise UserError(
             f"{video.path} has {video.num_frames} frames for the {sequence.rows} pose rows of {sequence.name}; "
@@ -148,15 +168,21 @@ def _comparison(
     compare: Callable[[np.ndarray, np.ndarray, str, str], str],
 ) -> Iterator[Item]:
     """Optional poses, where they are there, against the world poses seen by our cameras: one sequence, first row."""
+    archive = archive_of(manual_dir, kind, subject)
+    if not folder_of(manual_dir, kind, subject).is_dir() and archive.is_file():
+        yield packed(archive)
     if not wanted or not folder_of(manual_dir, kind, subject).is_dir():
         return
     sequence = wanted[0]
     width = 2 if kind is POSES_2D else 3
+    try:
+        world = read_world_poses(path_of(manual_dir, POSES, sequence), sequence)
+    except UserError:  # these poses have an item of their own
+        return
     for camera_name in CAMERAS:
         path = path_of(manual_dir, kind, sequence, camera_name)
 
         def look(path: pathlib.Path, camera_name: str = camera_name) -> str:
-            world = read_world_poses(path_of(manual_dir, POSES, sequence), sequence)
             return compare(world[0], read_pose_cdf(path, width)[0], subject, camera_name)
 
         yield _file(path, manual_dir, look, optional=not path.is_file())

@@ -33,6 +33,7 @@ class Sequence(NamedTuple):
       recording: 1 or 2, as the dataset counts; file names do not always say.
       stem: name of its files without camera and ending, such as 'SittingDown 1'.
       rows: how many frames have a pose.
+      frames: of its videos, where those go on for long after the last pose; 0 where not.
     """
 
     subject: str
@@ -40,6 +41,7 @@ class Sequence(NamedTuple):
     recording: int
     stem: str
     rows: int
+    frames: int = 0
 
     @property
     def name(self) -> str:
@@ -68,6 +70,8 @@ def is_miscellaneous(file_name: str) -> bool:
 def parse_table(text: str, where: str) -> tuple[Sequence, ...]:
     """Sequences of a table: subject, action, recording, stem, rows with tabs between; # begins a comment line.
 
+    A sixth word is how many frames its videos have, where those go on for long after the last pose.
+
     Args:
       text: of the table.
       where: names it in errors.
@@ -80,14 +84,17 @@ def parse_table(text: str, where: str) -> tuple[Sequence, ...]:
         if not line or line.startswith("#"):
             continue
         words = line.split("\t")
-        whole = len(words) == 5 and words[2] in ("1", "2") and words[4].isdecimal() and words[4].isascii()
+        numbers = all(word.isdecimal() and word.isascii() for word in words[4:])
+        whole = len(words) in (5, 6) and words[2] in ("1", "2") and numbers
         if not whole or words[0] not in SUBJECTS or words[1] != canonical_action(words[3]) or "/" in words[3]:
             raise UserError(
                 f"{where}, line {number}: {line[:80]!r} is no 'subject, action, recording, file name, rows'"
             )
-        sequence = Sequence(words[0], words[1], int(words[2]), words[3], int(words[4][:9]))
+        sequence = Sequence(words[0], words[1], int(words[2]), words[3], *(int(word[:9]) for word in words[4:]))
         if sequence.name in found or not 0 < sequence.rows <= _MAX_ROWS:
             raise UserError(f"{where}, line {number}: {sequence.name} is there twice or has {sequence.rows} rows")
+        if sequence.frames and not sequence.rows <= sequence.frames <= _MAX_ROWS:
+            raise UserError(f"{where}, line {number}: videos of {sequence.frames} frames for {sequence.rows} rows")
         found[sequence.name] = sequence
     return tuple(found.values())
 

@@ -65,7 +65,7 @@ class Human36mSettings:
         default = type(self)
         words = [f"{self.size}px", f"step{self.frame_step}", _BOX_NAMES[self.boxes]]
         if self.margin != default.margin and self.boxes != "room":
-            words.append(f"margin{self.margin:g}")
+            words.append(f"margin{self.margin!r}")
         if self.subjects != default.subjects:
             words.append("".join(self.subjects))
         if self.validation_subjects != default.validation_subjects:

@@ -7,9 +7,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from data_pipelines.human36m import checks, views
+from data_pipelines.human36m.archive_checks import packed
 from data_pipelines.human36m.cameras import CAMERAS
 from data_pipelines.human36m.faults import DISPLACED, is_broken_video
-from data_pipelines.human36m.files import MASKS, POSES, VIDEOS, file_name, folder_of
+from data_pipelines.human36m.files import (
+    MASKS,
+    POSES,
+    POSES_2D,
+    POSES_CAMERA,
+    VIDEOS,
+    archive_of,
+    file_name,
+    folder_of,
+)
 from data_pipelines.human36m.sequences import TABLE, Sequence, read_table
 from data_pipelines.human36m.settings import Human36mSettings
 from data_pipelines.source import Example, Item, Part, Source, Tally
@@ -27,6 +37,16 @@ class Human36mSource(Source):
     def table(self) -> tuple[Sequence, ...]:
         """The sequences there are to be: the dataset's, or those of another table."""
         return read_table(pathlib.Path(self.settings.table) if self.settings.table else TABLE)
+
+    def archives(self) -> list[pathlib.Path]:
+        """Those of the chosen subjects; rectangles only where boxes come from them."""
+        kinds = [POSES, VIDEOS, POSES_2D, POSES_CAMERA, *([MASKS] if self.settings.boxes == "masks" else [])]
+        wanted = [archive_of(self.manual_dir, kind, subject) for subject in self.settings.subjects for kind in kinds]
+        return [archive for archive in wanted if archive.is_file()]
+
+    def archive_item(self, archive: pathlib.Path) -> Item:
+        """With the published MD5 sum compared."""
+        return packed(archive)
 
     def inventory(self) -> Iterator[Item]:
         return checks.inventory(self.manual_dir, self.settings, self.table())

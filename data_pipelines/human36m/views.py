@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.crops import person_example
 from data_pipelines.human36m import boxes, faults
 from data_pipelines.human36m.cameras import camera, project
-from data_pipelines.human36m.checks import check_size, check_video
+from data_pipelines.human36m.checks import check_enough, check_size, check_video
 from data_pipelines.human36m.masks import Masks
 from data_pipelines.human36m.poses import USUAL_17, read_world_poses
 from data_pipelines.human36m.sequences import Sequence
@@ -22,7 +22,7 @@ from data_pipelines.video import Video
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import world_to_camera
 
-EMPTY_MASK = "empty masks (their frames are kept, with boxes around the joints)"
+EMPTY_MASK = "where a mask is empty the box is around the joints"
 NOBODY = "frames whose person is outside the picture"
 
 BoxOf = Callable[[int, np.ndarray, np.ndarray], np.ndarray]  # (row, camera-frame joints, pixels) to a box
@@ -93,10 +93,10 @@ def examples(view: View, settings: Human36mSettings, tally: Tally) -> Iterator[E
 
 
 def _admit(video: Video, view: View, tally: Tally) -> bool:
-    """Whether a video's header says that it is too short, which is noted; another picture size is an error."""
-    check_size(view.video, video.size, view.sequence, view.camera_name)
+    """Whether a video's header says that it is too short, which is a fault; one of something else is an error."""
+    check_video(video, view.sequence, view.camera_name)
     try:
-        check_video(video, view.sequence, view.camera_name)
+        check_enough(video, view.sequence)
     except UserError as error:
         tally.fault(str(error))
         return True
@@ -127,7 +127,7 @@ def _box_maker(
             )
         rectangle = masks.rectangle(row)
         if rectangle is None:
-            tally.skip(EMPTY_MASK)
+            tally.note(EMPTY_MASK)
             return boxes.joints_box(joints_px, settings.margin)
         if move:
             rectangle = faults.move_rectangle_back(rectangle, stored_mm[row, 0], seen_by, settings.projection)

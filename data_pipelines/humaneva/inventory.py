@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from data_pipelines.archives import find_archives, unpacked_folder
+from data_pipelines.archives import find_archives, is_unpacked
 from data_pipelines.humaneva import files, tables
 from data_pipelines.humaneva.calibration import check_pose, read_camera
 from data_pipelines.humaneva.marker_params import read_shoulder_offsets
@@ -15,8 +15,7 @@ from data_pipelines.humaneva.picture_folder import PictureFolder, open_pictures
 from data_pipelines.humaneva.recording import beyond_mocap, read_clock
 from data_pipelines.humaneva.settings import HumanevaSettings
 from data_pipelines.humaneva.sync import check_start, read_offsets
-from data_pipelines.source import Item
-from data_pipelines.waiting import archive_item
+from data_pipelines.source import Item, archive_item
 from fusion_jax.errors import UserError
 
 
@@ -29,10 +28,8 @@ class _Seen(NamedTuple):
 
 def items(manual_dir: pathlib.Path, settings: HumanevaSettings) -> Iterator[Item]:
     """An Item for every file, present or missing, in the tree's order; archives first."""
-    packed = []
-    for archive in find_archives(manual_dir):
-        packed += [archive.name] if not unpacked_folder(archive).exists() else []
-        yield archive_item(archive)
+    packed = [archive.name for archive in find_archives(manual_dir) if not is_unpacked(archive)]
+    yield from map(archive_item, find_archives(manual_dir))
     look = _Looker(manual_dir, packed)
     for subject in tables.SUBJECTS:
         needed = [action for action in settings.actions if _is_needed(subject, action, settings)]

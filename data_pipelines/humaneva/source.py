@@ -105,12 +105,15 @@ class HumanevaSource(Source):
         recording = read_recording(self.manual_dir, subject, action, name)
         calibration = files.find(self.manual_dir, files.calibration_name(subject, name))
         camera = read_camera(calibration)
-        for path, oddity in (
+        oddities = (
             (calibration, check_pose(camera, subject, name)),
             (files.find_offsets(self.manual_dir, subject, action)[name], check_start(recording.clock, *job[:3])),
-        ):
+        )
+        for path, oddity in oddities:
             if oddity:
                 tally.fault(f"{path}: {oddity}")
+        if any(oddity for _, oddity in oddities):
+            return  # picture and pose would not belong together
         frames, joints = self._known(job, recording, tally)
         path = files.find(self.manual_dir, files.video_name(subject, action, name))
         with open_pictures(path) as pictures:
@@ -218,7 +221,11 @@ def _pictured(
     pictures: Video | PictureFolder,
     tally: Tally,
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(FRAME, joints (15, 3), picture) for as long as there are pictures; a video that is too short is a fault."""
+    """(FRAME, joints (15, 3), picture) for as long as there are pictures; a video that is too short is a fault.
+
+    One that decodes to fewer pictures than its header announces is noted, not a fault: whether the released files
+    announce exactly what they hold is unconfirmed.
+    """
     wanted = recording.clock.video_frames(job.camera, frames)
     shown = 0
     for (_, picture), frame, pose in zip(pictures.frames(wanted), frames, joints, strict=False):
@@ -228,6 +235,11 @@ def _pictured(
         tally.fault(
             f"{pictures.path} ends before picture {int(wanted[shown]) + 1}; frames {job.first}-{job.last} need "
             f"{int(wanted[-1]) + 1}: it is cut off, fetch it again"
+        )
+    elif shown and isinstance(pictures, Video) and (lacking := pictures.decodes_fewer(int(wanted[-1]) + 1)):
+        tally.note(
+            f"{pictures.path}: its header announces {lacking} pictures more than can be decoded; pictures after a "
+            "damaged place would not belong to their poses"
         )
 
 

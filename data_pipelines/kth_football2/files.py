@@ -7,6 +7,7 @@ import re
 import struct
 
 from data_pipelines.kth_football2.checks import PICTURE_SIZE
+from data_pipelines.picture_file import picture_problem
 from fusion_jax.errors import UserError
 
 _PICTURE = re.compile(r"(\d{5})\.png", re.IGNORECASE)
@@ -56,19 +57,15 @@ def check_count(folder: pathlib.Path, pictures: dict[int, pathlib.Path], steps: 
         )
 
 
-def picture_problem(path: pathlib.Path) -> str | None:
-    """What is wrong with a picture by its first and last bytes; None where it is a whole PNG of the dataset's size."""
+def step_problem(path: pathlib.Path) -> str | None:
+    """What is wrong with a picture; None where it is a whole PNG of the dataset's size."""
+    if wrong := picture_problem(path, "PNG", "unpack its zip again"):
+        return wrong
     with path.open("rb") as file:
-        start = file.read(24)
-        file.seek(max(0, path.stat().st_size - 64))
-        end = file.read(64)
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page saved under this name; download its zip again"
-    if len(start) < 24 or not start.startswith(b"\x89PNG\r\n\x1a\n"):
-        return f"no PNG picture (it starts with {start[:8]!r}); unpack its zip again"
-    if b"IEND" not in end:
-        return "cut off, it lacks PNG's end mark; unpack its zip again"
-    size = struct.unpack(">II", start[16:24])
+        header = file.read(24)
+    if len(header) < 24:
+        return f"cut off after {len(header)} bytes; unpack its zip again"
+    size = struct.unpack(">II", header[16:24])
     if size != PICTURE_SIZE:
         return (
             f"{size[0]} x {size[1]} px, expected {PICTURE_SIZE[0]} x {PICTURE_SIZE[1]}: another recording's; {_MIXED}"

@@ -89,14 +89,14 @@ def not_finite(numbers: Numbers, step: int, camera: int | None = None) -> str | 
         joint, axis = (int(v) for v in bad[0])
         line = step * PER_STEP[POSITIONS_3D] + joint * 3 + axis + 1
         value = numbers.joints3d[step, joint, axis]
-        return f"{POSITIONS_3D}, line {line}: {'xyz'[axis]} of {_JOINTS[joint]} at step {step + 1} is {value}"
+        return f"{POSITIONS_3D}: line {line}: {'xyz'[axis]} of {_JOINTS[joint]} at step {step + 1} is {value}"
     for view in range(3) if camera is None else (camera,):
         bad = np.argwhere(~np.isfinite(numbers.cameras[step, view]))
         if len(bad):
             row, column = (int(v) for v in bad[0])
             line = step * PER_STEP[CAMERAS] + view * 8 + column * 2 + row + 1
             value = numbers.cameras[step, view, row, column]
-            return f"{CAMERAS}, line {line}: the matrix of camera {view + 1} at step {step + 1} holds {value}"
+            return f"{CAMERAS}: line {line}: the matrix of camera {view + 1} at step {step + 1} holds {value}"
     return None
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.archives import unpacked_folder
+from data_pipelines.archives import find_archives, may_hold, unpacked_folder
 from data_pipelines.kth_football2.affine import affine_camera
 from data_pipelines.kth_football2.checks import check_together, check_unit, doubts, label_distance_px
-from data_pipelines.kth_football2.files import check_count, find_sequence, number_pictures, picture_problem, zip_name
+from data_pipelines.kth_football2.files import check_count, find_sequence, number_pictures, step_problem, zip_name
 from data_pipelines.kth_football2.numbers import (
     PER_STEP,
     POSITIONS_3D,
@@ -21,8 +21,7 @@ from data_pipelines.kth_football2.numbers import (
     read_sequence,
 )
 from data_pipelines.kth_football2.settings import CAMERAS, KthFootball2Settings
-from data_pipelines.source import Example, Item, Part, Source, Tally
-from data_pipelines.waiting import archive_item, waiting_archives
+from data_pipelines.source import Example, Item, Part, Source, Tally, waiting_archives
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import square_box
 
@@ -35,10 +34,15 @@ class KthFootball2Source(Source):
     people_shared = True  # the paper trains on the first half of a recording and tests on the second
     settings: KthFootball2Settings
 
+    def archives(self) -> list[pathlib.Path]:
+        """The chosen player's and sequence's zip."""
+        name = zip_name(self.settings.player, self.settings.sequence)
+        return [path for path in find_archives(self.manual_dir) if unpacked_folder(path).name == name]
+
     def inventory(self) -> Iterator[Item]:
         """Archives that are not unpacked yet, the text files and what they say, and every picture."""
-        packed = waiting_archives(self.manual_dir)
-        yield from map(archive_item, packed)
+        packed = waiting_archives(self)
+        yield from map(self.archive_item, packed)
         zipped = zip_name(self.settings.player, self.settings.sequence)
         try:
             folder, doubt = find_sequence(self.manual_dir, self.settings.player, self.settings.sequence)
@@ -46,7 +50,7 @@ class KthFootball2Source(Source):
             yield Item(zipped, str(error).removeprefix(f"{self.manual_dir / zipped} "))
             return
         if not folder.exists():
-            if zipped not in {unpacked_folder(path).name for path in packed}:
+            if not any(may_hold(archive, POSITIONS_3D) for archive in packed):
                 yield Item(self._relative(folder), f"missing; download {zipped}.zip")
             return
         yield Item(self._relative(folder), note=doubt or "")
@@ -64,7 +68,7 @@ class KthFootball2Source(Source):
         steps = range(0 if numbers is None else len(numbers.joints3d))
         bad = [found for step in steps if numbers and (found := self._not_finite(numbers, step))]
         for path in _texts(folder):
-            problem = next((f"{found.removeprefix(f'{path.name}, ')}" for found in bad if path.name in found), None)
+            problem = next((found.removeprefix(f"{path.name}: ") for found in bad if path.name in found), None)
             problem = problem and f"{problem}; download its zip again"
             if wrong.startswith(str(path)):
                 problem = wrong.removeprefix(str(path)).lstrip(": ,")
@@ -91,10 +95,8 @@ class KthFootball2Source(Source):
             return
         for step in range(1, steps + 1):
             path = pictures.get(step, folder / f"{step:05d}.png")
-            if step not in pictures:
-                yield Item(self._relative(path), "missing; unpack its zip again", optional=optional)
-            else:
-                yield Item(self._relative(path), picture_problem(path), path.stat().st_size, optional=optional)
+            size = path.stat().st_size if step in pictures else None
+            yield Item(self._relative(path), step_problem(path), size, optional=optional)
 
     def _relative(self, path: pathlib.Path) -> str:
         return path.relative_to(self.manual_dir).as_posix()
@@ -140,8 +142,8 @@ class KthFootball2Source(Source):
         for step in range(part.first, part.last + 1):
             path = pictures.get(step, folder / part.job / f"{step:05d}.png")
             bad = not_finite(numbers, step - 1, view)
-            problem = f"{folder}/{bad}" if bad else None
-            if problem is None and path.is_file() and (wrong := picture_problem(path)):
+            problem = f"{folder}/{bad}; download its zip again" if bad else None
+            if problem is None and (wrong := step_problem(path)):
                 problem = f"{path}: {wrong}"
             if problem:
                 tally.fault(problem)

@@ -11,7 +11,6 @@ from fusion_jax.errors import UserError
 LABELS, PICTURES = "joints.mat", "images"
 ZIPS = {"scaled": "lsp_dataset.zip", "original": "lsp_dataset_original.zip", "extended": "the LSP extended zip"}
 _PICTURE = re.compile(r"im(\d{1,6})\.jpe?g", re.IGNORECASE)  # how many digits the extended set has is unconfirmed
-_TAIL = 4096  # bytes in which a JPEG's end mark must be; some programs write a little behind it
 
 
 def label_files(manual_dir: pathlib.Path) -> list[pathlib.Path]:
@@ -63,19 +62,12 @@ def number_pictures(folder: pathlib.Path) -> dict[int, pathlib.Path]:
     return found
 
 
-def picture_problem(path: pathlib.Path) -> str | None:
-    """What is wrong with a picture file by its first and last bytes; None where it is a whole JPEG.
-
-    Of a file that was cut off OpenCV makes a picture with a grey rest.
-    """
-    with path.open("rb") as file:
-        start = file.read(16)
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        end = file.read(_TAIL)
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page saved under this name; download the zip again"
-    if not start.startswith(b"\xff\xd8\xff"):
-        return f"no JPEG (it starts with {start[:4]!r}); download the zip again"
-    if b"\xff\xd9" not in end:
-        return "cut off, it lacks JPEG's end mark; download the zip again"
-    return None
+def beyond_labels(pictures: dict[int, pathlib.Path], count: int) -> str | None:
+    """What is wrong with a folder that holds pictures with other numbers than 1 to `count`; None where it does not."""
+    more = sorted(set(pictures) - set(range(1, count + 1)))
+    if not more:
+        return None
+    return (
+        f"holds {pictures[more[0]].name} and {len(more) - 1} more beyond the {count} pages of {LABELS}; two sets lie "
+        "in one folder, unpack each zip into its own"
+    )

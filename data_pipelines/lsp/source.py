@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from data_pipelines.lsp.files import LABELS, PICTURES, ZIPS, find_labels, number_pictures, picture_problem
+from data_pipelines.archives import may_hold
+from data_pipelines.lsp.files import (
+    LABELS,
+    PICTURES,
+    ZIPS,
+    beyond_labels,
+    find_labels,
+    number_pictures,
+)
 from data_pipelines.lsp.labels import (
     EXTENDED,
     KINDS,
@@ -21,14 +29,15 @@ from data_pipelines.lsp.labels import (
     scale_warning,
 )
 from data_pipelines.lsp.settings import LspSettings
+from data_pipelines.picture_file import picture_problem
 from data_pipelines.pixel_origin import origin_warning
-from data_pipelines.source import Example, Item, Part, Source, Tally
-from data_pipelines.waiting import archive_item, waiting_archives
+from data_pipelines.source import Example, Item, Part, Source, Tally, waiting_archives
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import square_box
 
 SEQUENCES = {"scaled": "lsp", "original": "lsp_original", "extended": "lsp_extended"}
 _PART_PICTURES = 250
+_AGAIN = "unpack its zip again"
 
 
 class LspSource(Source):
@@ -40,8 +49,8 @@ class LspSource(Source):
 
     def inventory(self) -> Iterator[Item]:
         """Archives that are not unpacked yet, the labels, and every picture."""
-        packed = waiting_archives(self.manual_dir)
-        yield from map(archive_item, packed)
+        packed = waiting_archives(self)
+        yield from map(self.archive_item, packed)
         path = self.manual_dir / LABELS
         try:
             path = self.labels_path()
@@ -50,7 +59,7 @@ class LspSource(Source):
             yield Item(self._relative(path), str(error).removeprefix(f"{path}: ").removeprefix(f"{path} "))
             return
         if labels is None:
-            if not packed:
+            if not any(may_hold(archive, LABELS) for archive in packed):
                 yield Item(LABELS, f"missing; download {ZIPS[self.settings.kind]}")
             return
         yield self._labels_item(path, labels)
@@ -72,19 +81,12 @@ class LspSource(Source):
         except UserError as error:
             yield Item(self._relative(folder), str(error))
             return
-        more = sorted(set(pictures) - set(range(1, count + 1)))
-        if more:
-            yield Item(
-                self._relative(folder),
-                f"holds {pictures[more[0]].name} and {len(more) - 1} more beyond the {count} pages of {LABELS}; two "
-                "sets lie in one folder, unpack each zip into its own",
-            )
+        if more := beyond_labels(pictures, count):
+            yield Item(self._relative(folder), more)
         for number in range(1, count + 1):
             path = pictures.get(number, folder / f"im{number:04d}.jpg")
-            if number not in pictures:
-                yield Item(self._relative(path), f"missing; unpack {ZIPS[self.settings.kind]} again")
-            else:
-                yield Item(self._relative(path), picture_problem(path), path.stat().st_size)
+            size = path.stat().st_size if number in pictures else None
+            yield Item(self._relative(path), picture_problem(path, "JPEG", _AGAIN), size)
 
     def _relative(self, path: pathlib.Path) -> str:
         return path.relative_to(self.manual_dir).as_posix()
@@ -121,18 +123,15 @@ class LspSource(Source):
         """A crop for each picture."""
         from data_pipelines.video import read_picture
 
-        labels, found = self.labels(), number_pictures(part.files[0].parent / PICTURES)
-        if len(found) > len(labels.px):
-            raise UserError(
-                f"{part.files[0].parent / PICTURES} holds {len(found)} pictures, {LABELS} {len(labels.px)} pages; two "
-                "sets lie in one folder, unpack each zip into its own"
-            )
+        labels, folder = self.labels(), part.files[0].parent / PICTURES
+        if more := beyond_labels(number_pictures(folder), len(labels.px)):
+            raise UserError(f"{folder}: {more}")
         for number, path in zip(range(part.first, part.last + 1), part.files[1:], strict=True):
             broken = broken_joint(labels, number - 1)
             if broken:
                 tally.fault(f"{part.files[0]}: page {number}: {broken} is not finite; download it again")
                 continue
-            if path.is_file() and (wrong := picture_problem(path)):
+            if wrong := picture_problem(path, "JPEG", _AGAIN):
                 tally.fault(f"{path}: {wrong}")
                 continue
             try:

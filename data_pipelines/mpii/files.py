@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import pathlib
 
-from data_pipelines.archives import locate
+from data_pipelines.archives import locate, may_hold
 from data_pipelines.mpii.release import Person, parse_release
-from data_pipelines.source import Item
+from data_pipelines.picture_file import picture_problem
 from fusion_jax.errors import UserError
 
 PICTURES_ARCHIVE, LABELS_ARCHIVE = "mpii_human_pose_v1.tar.gz", "mpii_human_pose_v1_u12_2.zip"
@@ -24,6 +24,11 @@ def pictures_folder(manual_dir: pathlib.Path) -> pathlib.Path:
     """Where the pictures are, or should be; the folder named after the archive may have outlived it."""
     found, alone = locate(manual_dir, "images"), manual_dir / "mpii_human_pose_v1" / "images"
     return alone if alone.exists() and not found.exists() else found
+
+
+def may_hold_pictures(archive: pathlib.Path) -> bool:
+    """Whether an archive is the one of the pictures, by its name, or holds pictures."""
+    return archive.name == PICTURES_ARCHIVE or may_hold(archive, ".jpg")
 
 
 def load_people(manual_dir: pathlib.Path) -> tuple[Person, ...]:
@@ -47,13 +52,6 @@ def _load_people(path: pathlib.Path, size: int, mtime_ns: int) -> tuple[Person, 
         raise UserError(f"{path}: {error}") from error
 
 
-def picture_item(relative: str, path: pathlib.Path) -> Item:
-    """A picture by its size and first bytes."""
-    try:
-        with path.open("rb") as file:
-            start, size = file.read(3), path.stat().st_size
-    except OSError:
-        return Item(relative, f"is missing; download {PICTURES_ARCHIVE}")
-    if start != b"\xff\xd8\xff":
-        return Item(relative, f"is no JPEG (it starts with {start!r}); download {PICTURES_ARCHIVE} again", size)
-    return Item(relative, None, size)
+def image_problem(path: pathlib.Path) -> str | None:
+    """What is wrong with a picture by its first bytes; None where it begins as a JPEG."""
+    return picture_problem(path, "JPEG", f"download {PICTURES_ARCHIVE} again", look_at_end=False)

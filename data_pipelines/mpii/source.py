@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any
 
+from data_pipelines.archives import may_hold
 from data_pipelines.mpii import files
 from data_pipelines.mpii.settings import MpiiSettings
 from data_pipelines.mpii.splits import (
@@ -19,8 +20,7 @@ from data_pipelines.mpii.splits import (
     origin_warning,
     read_list,
 )
-from data_pipelines.source import Example, Item, Part, Source, Tally
-from data_pipelines.waiting import archive_item, waiting_archives
+from data_pipelines.source import Example, Item, Part, Source, Tally, waiting_archives
 from fusion_jax.errors import UserError
 
 _PART_PEOPLE = 250
@@ -44,11 +44,12 @@ class MpiiSource(Source):
 
     def inventory(self) -> Iterator[Item]:
         """The archives where they are not unpacked yet, the annotations, and every picture that is needed."""
-        packed = waiting_archives(self.manual_dir)
-        yield from map(archive_item, packed)
-        names = {path.name for path in packed}
+        packed = waiting_archives(self)
+        yield from map(self.archive_item, packed)
         labels, folder = files.labels_path(self.manual_dir), files.pictures_folder(self.manual_dir)
-        if not labels.exists() and files.LABELS_ARCHIVE in names:
+        if not folder.exists() and not any(files.may_hold_pictures(archive) for archive in packed):
+            yield Item(self._relative(folder), f"missing; download {files.PICTURES_ARCHIVE}")
+        if not labels.exists() and any(may_hold(archive, files.LABELS_FILE) for archive in packed):
             return  # what pictures are needed is told once it is unpacked
         relative, size = self._relative(labels), labels.stat().st_size if labels.is_file() else None
         try:
@@ -60,9 +61,11 @@ class MpiiSource(Source):
         yield Item(relative, None, size, f"people: {counts}")
         if plan.missing:
             yield Item(relative, f"lacks {plan.missing} people of the list of test people", optional=True)
-        if folder.exists() or files.PICTURES_ARCHIVE not in names:
+        if folder.exists():
             for name in sorted({one.person.image for found in plan.splits.values() for one in found}):
-                yield files.picture_item(self._relative(folder / name), folder / name)
+                path = folder / name
+                size = path.stat().st_size if path.is_file() else None
+                yield Item(self._relative(path), files.image_problem(path), size)
 
     def _relative(self, path: pathlib.Path) -> str:
         return path.relative_to(self.manual_dir).as_posix()
@@ -94,6 +97,9 @@ class MpiiSource(Source):
             tally.skip(reason, count)
         for image, run in itertools.groupby(people, key=lambda one: one.person.image):
             path = folder / image
+            if wrong := files.image_problem(path):
+                tally.fault(f"{path}: {wrong}")
+                continue
             try:
                 picture = read_picture(path)
             except UserError as error:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_pipelines.archives import find_archives, locate, unpacked_folder
-from data_pipelines.source import Example, Item, Part, Source, Tally
+from data_pipelines.archives import locate, may_hold
+from data_pipelines.source import Example, Item, Part, Source, Tally, waiting_archives
 from data_pipelines.tekin_release import frames
 from data_pipelines.tekin_release.rows import Rows, find_rows, has_rows, open_hdf5
 from data_pipelines.tekin_release.settings import TekinReleaseSettings
-from data_pipelines.waiting import archive_item
 from fusion_jax.errors import UserError
 
 PARTS = ("train", "val")  # as the release names them
@@ -34,6 +33,10 @@ class TekinReleaseSource(Source):
 
     name = "tekin_release"
     skeleton_name = "human36m17"
+    # Its rows do not tell who is seen: the training people of Human3.6M in its train part, the test people in its val
+    # part. So nobody can be named here, and only the rows say whether two of its splits overlap.
+    family = "human36m"
+    people_shared = True
     settings: TekinReleaseSettings
 
     def files(self, part: str) -> Files:
@@ -51,11 +54,12 @@ class TekinReleaseSource(Source):
 
     def inventory(self) -> Iterator[Item]:
         """The four files, with their rows counted and some poses looked at; or the archives that may hold them."""
-        packed = [path for path in find_archives(self.manual_dir) if not unpacked_folder(path).exists()]
-        yield from (archive_item(path) for path in packed)
+        packed = waiting_archives(self)
+        yield from map(self.archive_item, packed)
+        waiting = any(may_hold(archive, ".h5") for archive in packed)
         for part in PARTS:
             files = self.files(part)
-            if packed and not (files.images.exists() or files.heatmaps.exists()):
+            if waiting and not (files.images.exists() or files.heatmaps.exists()):
                 continue
             images, rows = self._images_item(part, files.images)
             yield images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import cv2
@@ -22,6 +22,10 @@ from fusion_jax.skeletons import Skeleton, convert_joints, convert_valid
 
 _LIVE_FIELDS = ("scene", "joints2d", "valid2d", "pose_mm", "valid")
 cv2.setNumThreads(0)  # pictures are small and Grain already runs many of these calls side by side
+
+
+class MissingPosesError(UserError):
+    """A dataset without the 3D joints that were to be learned."""
 
 
 def train_iterator(
@@ -102,6 +106,7 @@ def eval_batches(
     process_index: int = 0,
     process_count: int = 1,
     limit: int | None = None,
+    labels: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Every example of a split once, in order, in batches of one size.
 
@@ -110,11 +115,10 @@ def eval_batches(
 
     Args:
       limit: at most this many examples, evenly spaced over the split.
+      labels: what an example says of itself; each comes as an array (B,) in the batch's `labels`, for the host alone.
     """
     source = dataset.split(split)
-    wanted = np.arange(len(source))
-    if limit is not None and limit < len(source):
-        wanted = np.unique(np.linspace(0, len(source) - 1, limit).astype(int))
+    wanted = _evenly(len(source), len(source) if limit is None else limit)
     local = batch_size // process_count
     per_process = local * math.ceil(len(wanted) / (local * process_count))
     mine = np.full(per_process, -1)
@@ -129,7 +133,8 @@ def eval_batches(
             sample = _converted(fields, source=dataset.skeleton, target=target)
         else:
             sample = make(example, Change(), size=image_size)
-        return {**sample, "index": np.int32(index), "mask": np.bool_(index >= 0)}
+        told = {} if labels is None else {"labels": labels(example)}
+        return {**sample, **told, "index": np.int32(index), "mask": np.bool_(index >= 0)}
 
     data = grain.MapDataset.source(mine).map(load).batch(local)
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
@@ -139,9 +144,33 @@ def pose_statistics(dataset: PoseDataset, target: Skeleton, limit: int = 4000) -
     """Mean and standard deviation (J, 3) mm of the training poses, root-relative, camera frame.
 
     Over at most `limit` examples, evenly spaced. A deviation below 1 mm (the root's is 0) counts as 1 mm.
+
+    Raises:
+      MissingPosesError: a joint that none of them has in 3D.
     """
-    source = dataset.split("train")
-    indices = np.unique(np.linspace(0, len(source) - 1, min(limit, len(source))).astype(int))
+    poses, valids = _some_poses(dataset, target, "train", limit)
+    known = valids[..., None]
+    count = known.sum(0)
+    if (count == 0).any():
+        missing = [target.joints[j] for j in np.flatnonzero(count[:, 0] == 0)]
+        raise MissingPosesError(
+            f"{dataset.name}: no training example has a 3D {', '.join(missing)}; nothing to learn from"
+        )
+    poses = poses.astype(np.float64)
+    mean = (poses * known).sum(0) / count
+    std = np.sqrt((((poses - mean) ** 2) * known).sum(0) / count)
+    return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
+
+
+def has_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int = 64) -> bool:
+    """Whether any of at most `limit` examples, evenly spaced, has a 3D joint of the target layout."""
+    return bool(_some_poses(dataset, target, split, limit)[1].any())
+
+
+def _some_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Root-relative poses (N, J, 3) mm in the camera frame and valid (N, J) of at most `limit` examples."""
+    source = dataset.split(split)
+    indices = _evenly(len(source), limit)
     if dataset.render is not None:
         batch = cast(LiveExamples, source).batch(indices, np.random.default_rng(0))
         poses, valids = batch["pose_mm"], batch["valid"]
@@ -150,16 +179,14 @@ def pose_statistics(dataset: PoseDataset, target: Skeleton, limit: int = 4000) -
         pairs = [camera_pose_mm(example, dataset.skeleton, example_name(example)) for example in examples]
         poses, valids = (np.stack(column) for column in zip(*pairs, strict=True))
     poses = root_relative(convert_joints(poses, dataset.skeleton, target), target.root_indices)
-    valids = convert_valid(valids, dataset.skeleton, target)
-    known = valids[..., None]
-    count = known.sum(0)
-    if (count == 0).any():
-        missing = [target.joints[j] for j in np.flatnonzero(count[:, 0] == 0)]
-        raise UserError(f"{dataset.name}: no training example has a 3D {', '.join(missing)}; nothing to learn from")
-    poses = poses.astype(np.float64)
-    mean = (poses * known).sum(0) / count
-    std = np.sqrt((((poses - mean) ** 2) * known).sum(0) / count)
-    return mean.astype(np.float32), np.maximum(std, 1.0).astype(np.float32)
+    return poses, convert_valid(valids, dataset.skeleton, target)
+
+
+def _evenly(count: int, limit: int) -> np.ndarray:
+    """At most `limit` of the places 0 .. count - 1, evenly spaced, the first and the last among them."""
+    if limit >= count:
+        return np.arange(count)
+    return np.unique(np.linspace(0, count - 1, limit).astype(int))
 
 
 def _shuffled(weighted: Sequence[tuple[PoseDataset, float]], split: str, seed: int) -> grain.MapDataset:

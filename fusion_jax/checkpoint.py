@@ -22,6 +22,8 @@ from fusion_jax.records import differences, from_json, read_json, to_json, write
 from fusion_jax.sharding import replicated
 from fusion_jax.state import TrainState, create_state
 
+_SEEN = "trained_on.json"
+
 
 @dataclasses.dataclass(frozen=True)
 class DatasetRecord:
@@ -34,14 +36,33 @@ class DatasetRecord:
 
 def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord, seen: list[Seen]) -> None:
     """Writes the config, the dataset's record and what is trained on of a run that begins."""
-    write_json(workdir / "trained_on.json", [part.to_json() for part in seen])
+    save_seen(workdir, seen)
     write_json(workdir / "dataset.json", to_json(dataset))
     write_json(workdir / "config.json", to_json(config))
 
 
+def save_seen(workdir: pathlib.Path, seen: list[Seen]) -> None:
+    """Writes what the weights of a run are trained on."""
+    write_json(workdir / _SEEN, [part.to_json() for part in seen])
+
+
+def has_seen(workdir: pathlib.Path) -> bool:
+    """Whether a run tells what it was trained on."""
+    return (workdir / _SEEN).exists()
+
+
 def load_seen(workdir: pathlib.Path) -> list[Seen]:
-    """Everything that the weights of a run were ever trained on. Raises UserError where the record is broken."""
-    path = workdir / "trained_on.json"
+    """Everything that the weights of a run were ever trained on.
+
+    Raises:
+      UserError: the record is missing or broken.
+    """
+    path = workdir / _SEEN
+    if not has_seen(workdir):
+        raise UserError(
+            f"{path} is missing: this run cannot tell whom it was trained on; resume it with the same "
+            "fusion-jax train command, which writes it"
+        )
     return seen_from_json(read_json(path), str(path))
 
 
@@ -77,6 +98,8 @@ def restore_run(workdir: pathlib.Path, config: Config, mesh: jax.sharding.Mesh) 
     Raises:
       UserError: there is no checkpoint, or it cannot be read.
     """
+    if not (workdir / "checkpoints").is_dir():  # opening them would make the folder
+        raise UserError(f"no finished checkpoint in {workdir / 'checkpoints'}; run: fusion-jax train")
     create = jax.jit(create_state, static_argnums=0, out_shardings=replicated(mesh))
     checkpoints = Checkpoints(workdir)
     try:

@@ -32,8 +32,8 @@ class Train:
     human36m, humaneva, kth, lsp: the paper's four experiments with its network."""
     dataset: str | None = None
     """A prepared dataset, <dataset>/<config> where several are prepared, or synthetic_humans/live, which renders new
-    pictures on the device while it trains. A mixture: human36m=3,synthetic_humans=1; the first is validated on.
-    None: the preset's."""
+    pictures on the device while it trains. A mixture: human36m=3,synthetic_humans=1; the first is validated on,
+    and weights, in [1e-3, 1e3], count to whole percents of the smallest. None: the preset's."""
     train_split: Literal["train", "train+validation"] = "train"
     """train+validation also trains on the people held out for choosing, as published numbers do; choose first."""
     skeleton: Literal["human36m17", "mpii16", "humaneva15", "lsp14"] | None = None
@@ -123,9 +123,10 @@ class Evaluate:
 
     fusion-jax evaluate --workdir runs/lsp --dataset lsp --data-dir data
 
-    Writes WORKDIR/eval/<split>.json, .md and .csv: mpjpe, pa_mpjpe, n_mpjpe, pck, auc, per action and per joint,
-    with the protocol they follow. human36m, humaneva, kth_football2, lsp and mpii are scored by their own protocol
-    as well, published numbers beside ours. People or frames that training has seen are refused.
+    Writes WORKDIR/eval/<split>.json, .md and .csv (with --dataset <dataset>_<config>_<split>.json and so on): mpjpe,
+    pa_mpjpe, n_mpjpe, pck, auc, per action and per joint, with the protocol they follow. human36m, humaneva,
+    kth_football2, lsp and mpii are scored by their own protocol as well, published numbers beside ours. People or
+    frames that training has seen are refused.
     """
 
     workdir: pathlib.Path

@@ -100,7 +100,10 @@ class Config:
     optim: OptimConfig = OptimConfig()
     augment: AugmentConfig = AugmentConfig()
     dataset: str = "synthetic_humans"
-    """A name, or a mixture such as 'human36m=3,synthetic_humans=1'; the first is validated and tested on."""
+    """A name, or a mixture such as 'human36m=3,synthetic_humans=1'; the first is validated and tested on.
+
+    Weights count to whole percents of the smallest.
+    """
     train_split: Literal["train", "train+validation"] = "train"
     """train+validation also trains on the people held out of training, once nothing is to be chosen by them."""
     init_from: str | None = None
@@ -185,7 +188,9 @@ def human36m() -> Config:
 def humaneva() -> Config:
     """The paper's experiment on HumanEva-I: 15 joints, camera C1, from weights trained on Human3.6M.
 
-    fusion-jax train --preset humaneva --init-from runs/human36m --data-dir DATA --workdir runs/humaneva
+    fusion-jax prepare humaneva --cameras C1 --manual-dir RAW --data-dir DATA
+    fusion-jax train --preset humaneva --train-split train+validation --init-from runs/human36m --data-dir DATA
+      --workdir runs/humaneva
     """
     return _experiment("humaneva", "humaneva", "humaneva15", steps=20_000)
 
@@ -194,7 +199,8 @@ def kth() -> Config:
     """The paper's experiment on KTH Multiview Football II: 14 joints, from weights trained on synthetic people.
 
     fusion-jax train --preset lsp --workdir runs/lsp
-    fusion-jax train --preset kth --init-from runs/lsp --data-dir DATA --workdir runs/kth
+    fusion-jax train --preset kth --train-split train+validation --init-from runs/lsp --data-dir DATA
+      --workdir runs/kth
     """
     return _experiment("kth", "kth_football2", "lsp14", steps=5_000)
 
@@ -242,11 +248,13 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
     """
     config = preset(name)
     given = {key: value for key, value in fields.items() if value is not None}
-    if config_is_live := str(given.get("dataset", config.dataset)).endswith("/live"):
-        if augment not in (None, "none"):
-            raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")
-    if augment is not None or config_is_live:
-        given["augment"] = _augmentation(augment or "none")
+    live = str(given.get("dataset", config.dataset)).endswith("/live")
+    if live and augment not in (None, "none"):
+        raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")
+    if augment is None and live != config.dataset.endswith("/live"):  # the preset's is for the other kind of data
+        augment = "none" if live else "light"
+    if augment is not None:
+        given["augment"] = _augmentation(augment)
     for part in ("network", "inputs", "optim"):
         record = getattr(config, part)
         names = {field.name for field in dataclasses.fields(record)} & given.keys()

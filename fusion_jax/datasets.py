@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import pathlib
+from collections.abc import Sequence
 
+from data_pipelines.loader import has_poses
 from data_pipelines.prepared import PoseDataset, open_prepared
 from data_pipelines.registry import RAW_DATASETS
 from fusion_jax.errors import UserError, unknown_name
+from fusion_jax.skeletons import Skeleton, joint_sources
 
 LIVE = "synthetic_humans/live"
+MOST_WEIGHT = 1e3
 KNOWN = ("synthetic_humans", LIVE, *RAW_DATASETS)
 
 
@@ -38,8 +43,10 @@ def open_dataset(name: str, data_dir: pathlib.Path, image_size: int, seed: int =
 def parse_mixture(text: str) -> list[tuple[str, float]]:
     """(name, weight) of each dataset in 'human36m=3,synthetic_humans=1'; a single name has the weight 1.
 
+    Grain mixes by whole percents of the smallest weight, cut off: 1 and 1.009 are mixed like 1 and 1.
+
     Raises:
-      UserError: an empty or repeated name, or a weight that is no positive number.
+      UserError: an empty or repeated name, or a weight that is no number in [1e-3, 1e3].
     """
     found: list[tuple[str, float]] = []
     for entry in text.split(","):
@@ -48,8 +55,10 @@ def parse_mixture(text: str) -> list[tuple[str, float]]:
             share = float(weight) if weight else 1.0
         except ValueError:
             share = math.nan
-        if not name or not 0 < share < math.inf:
-            raise UserError(f"dataset {text!r}: expected NAME or NAME=WEIGHT with a weight > 0, separated by commas")
+        if not name or not 1 / MOST_WEIGHT <= share <= MOST_WEIGHT:
+            raise UserError(
+                f"dataset {text!r}: expected NAME or NAME=WEIGHT with a weight in [1e-3, 1e3], separated by commas"
+            )
         found.append((name, share))
     names = [name for name, _ in found]
     if len(set(names)) < len(names):
@@ -61,18 +70,36 @@ def open_mixture(text: str, data_dir: pathlib.Path, image_size: int, seed: int =
     """The datasets of `parse_mixture`, opened as by `open_dataset`, with their weights.
 
     Raises:
-      UserError: also where live data is to be mixed with files: its pictures are made elsewhere.
+      UserError: also where live data is to be mixed with files: its pictures are made elsewhere; or where two names
+        open the same dataset.
     """
     wanted = parse_mixture(text)
     if len(wanted) > 1 and LIVE in (name for name, _ in wanted):
         raise UserError(
             f"dataset {text!r}: {LIVE} cannot be mixed with prepared data; prepare synthetic_humans instead"
         )
-    return [(open_dataset(name, data_dir, image_size, seed), weight) for name, weight in wanted]
+    opened = [(open_dataset(name, data_dir, image_size, seed), weight) for name, weight in wanted]
+    (most, times), *_ = collections.Counter(dataset.name for dataset, _ in opened).most_common(1)
+    if times > 1:
+        raise UserError(f"dataset {text!r} names {most} twice; give it one weight")
+    return opened
+
+
+def check_trainable(datasets: Sequence[PoseDataset], target: Skeleton, split: str) -> None:
+    """Raises UserError, naming the dataset, where one lacks joints of the target layout or, in a mixture, all 3D."""
+    for dataset in datasets:
+        try:
+            joint_sources(dataset.skeleton, target)
+        except UserError as error:
+            raise UserError(f"{dataset.name}: {error}") from error
+        if len(datasets) > 1 and not has_poses(dataset, target, split):
+            raise UserError(
+                f"{dataset.name} has no 3D poses; it would only dilute the loss; leave it out of the mixture"
+            )
 
 
 def mixture_name(datasets: list[tuple[PoseDataset, float]]) -> str:
     """The text that opens these again, each by its full name."""
     if len(datasets) == 1:
         return datasets[0][0].name
-    return ",".join(f"{dataset.name}={weight:g}" for dataset, weight in datasets)
+    return ",".join(f"{dataset.name}={repr(weight).removesuffix('.0')}" for dataset, weight in datasets)

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from data_pipelines.loader import eval_batches, pose_statistics
-from data_pipelines.prepared import Examples, PoseDataset
+from data_pipelines.loader import MissingPosesError, eval_batches, pose_statistics
+from data_pipelines.prepared import PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
 from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, restore_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError, check_field
-from fusion_jax.leakage import Seen, check_test
+from fusion_jax.leakage import Seen, check_test, unknown_overlap
 from fusion_jax.protocol_tables import protocol_csv, protocol_markdown, score_protocol
 from fusion_jax.protocols import PROTOCOLS, Protocol
 from fusion_jax.records import write_text
@@ -27,6 +29,8 @@ from fusion_jax.skeletons import skeleton
 from fusion_jax.steps import network_inputs
 from fusion_jax.tables import ALIGNMENTS, baseline_frames, markdown, pick_samples, table, write_tables
 from fusion_jax.train import place_batch, score_split
+
+_MADE = "from true 2D joints"
 
 
 def evaluate_run(
@@ -38,8 +42,9 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores the newest checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
 
-    <name> is the split, or <dataset>_<split> for a dataset other than the run's own. A dataset with a protocol of its
-    own (`protocols.PROTOCOLS`) also gets that protocol's tables: `benchmark` in the result, <name>_protocol.{md,csv}.
+    <name> is the split, or <dataset>_<config>_<split> for a dataset other than the run's own. A dataset with a
+    protocol of its own (`protocols.PROTOCOLS`) also gets that protocol's tables: `benchmark` in the result,
+    <name>_protocol.{md,csv}.
 
     Args:
       workdir: of a run that has saved a checkpoint.
@@ -52,33 +57,39 @@ def evaluate_run(
       The table as written to the JSON file.
 
     Raises:
-      UserError: no run, no checkpoint, no such split, data that differs from what the run trained on, or frames or
-        people of another split that the network has seen in training.
+      UserError: no run, no checkpoint, no such split, data that differs from what the run trained on, a layout without
+        joints that the protocol scores, or frames or people of another split that the network has seen in training.
     """
     workdir = pathlib.Path(workdir)
     check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
     opened = _open(config, record, data_dir, dataset, workdir)
+    layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
+    if family in PROTOCOLS:
+        PROTOCOLS[family].check_joints(layout)
     seen, own = load_seen(workdir), dataset is None
-    trained_on_it = own and set(split.split("+")) & set(config.train_split.split("+"))
+    trained_on_it = own and bool(set(split.split("+")) & set(config.train_split.split("+")))
     if not trained_on_it:
         check_test(seen, opened, split)
+    warnings = ["the network was trained on these frames"] if trained_on_it else []
+    warnings += filter(None, [unknown_overlap(seen, opened, split)])
     mesh = sharding.data_mesh()
     state = restore_run(workdir, config, mesh)
-    frames = score_split(config, state, opened, split, mesh, batch_size=batch_size)
-    examples, layout = opened.split(split), skeleton(config.inputs.skeleton)
-    labels = frame_labels(examples, frames["index"], config.inputs.image_size / opened.image_size)
-    baseline = _baseline(opened, frames, layout)
-    family = opened.name.partition("/")[0]
-    name = split if own else f"{family}_{split}"
-    result = table(frames, labels["action"], layout, baseline) | {
-        "protocol": protocol_words(config, opened, split, seen) | _warning(bool(trained_on_it)),
+    tell = functools.partial(example_labels, enlarged=config.inputs.image_size / opened.image_size)
+    frames = score_split(config, state, opened, split, mesh, batch_size=batch_size, labels=tell)
+    name = split if own else re.sub("[/=]", "_", f"{opened.name}_{split}")
+    result = table(frames, frames["action"], layout, _baseline(opened, frames, layout)) | {
+        "protocol": protocol_words(config, opened, split, seen, warnings),
         "name": name,
+        "dataset": opened.name,
+        "split": split,
         "strategy": config.network.strategy,
         "checkpoint_step": int(state.step),
     }
+    if not own:
+        result["baseline"]["name"] += f" of {opened.name}"
     if family in PROTOCOLS:
-        result["benchmark"] = _benchmark(PROTOCOLS[family], frames, labels, opened, seen, config)
+        result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, config, warnings)
         write_text(workdir / "eval" / f"{name}_protocol.md", protocol_markdown(result["benchmark"]))
         write_text(workdir / "eval" / f"{name}_protocol.csv", protocol_csv(result["benchmark"]))
     write_samples(workdir / "eval" / f"{name}_samples.npz", config, opened, split, frames)
@@ -104,55 +115,62 @@ def _open(
     return opened
 
 
-def frame_labels(examples: Examples, index: np.ndarray, enlarged: float) -> dict[str, np.ndarray]:
-    """What the examples at `index` (N,) say of themselves: (N,) texts, and `head_size_px` (N,) float, 0 if unknown.
+def example_labels(example: Mapping[str, Any], enlarged: float) -> dict[str, Any]:
+    """What an example says of itself: texts, '' where it does not, and `head_size_px`, 0 if unknown.
 
     Args:
       enlarged: px of the network's input for each px of the stored picture; the head's size is told in the former,
         as the 2D joints that are scored.
     """
     names = ("subject", "action", "sequence", "camera_name")
-    rows = []
-    for i in index:
-        example = examples[int(i)]
-        rows.append((*(text(example.get(name, "")) for name in names), float(example.get("head_size_px", 0))))
-    columns = list(zip(*rows, strict=True))
-    labels = {name: np.array(column) for name, column in zip(names, columns, strict=False)}
-    return labels | {"head_size_px": enlarged * np.array(columns[-1])}
+    texts = {name: np.str_(text(example.get(name, ""))) for name in names}
+    return {**texts, "head_size_px": np.float64(enlarged * float(example.get("head_size_px", 0)))}
 
 
 def _baseline(dataset: PoseDataset, frames: dict[str, np.ndarray], layout) -> dict[str, np.ndarray]:
     """The frames scored for who always answers the mean pose of the dataset's training part.
 
-    Nothing counts as known where there is no 3D, or the dataset has no training part to take a mean of.
+    Nothing counts as known where there is no 3D, or the dataset's training part lacks a joint or is not there at all.
     """
     unknown = frames | {"valid": np.zeros_like(frames["valid"])}
     if not frames["valid"].any() or "train" not in dataset.splits:
         return unknown
-    mean_pose, _ = pose_statistics(dataset, layout)
+    try:
+        mean_pose, _ = pose_statistics(dataset, layout)
+    except MissingPosesError:
+        return unknown
     return baseline_frames(frames, mean_pose)
-
-
-def _warning(trained_on_it: bool) -> dict[str, str]:
-    return {"warning": "the network was trained on these frames"} if trained_on_it else {}
 
 
 def _benchmark(
     protocol: Protocol,
     frames: dict[str, np.ndarray],
-    labels: dict[str, np.ndarray],
     dataset: PoseDataset,
+    split: str,
     seen: Sequence[Seen],
     config: Config,
+    warnings: Sequence[str],
 ) -> dict[str, Any]:
     people = sorted({name for part in seen if part.family == dataset.family for name in part.subjects})
+    strategy, fed = config.network.strategy, _input_words(config, dataset, split)
+    alone = {"image": "; this network reads the crops alone", "heatmap": "; this network reads the heatmaps alone"}
+    differs = []
+    if strategy != "image" and fed.endswith(_MADE):
+        differs.append("the network is given the true 2D joints, as heatmaps")
+    trained_on_it = any(part.family == dataset.family for part in seen)
+    if trained_on_it and config.train_split == "train" and "validation" in dataset.splits:
+        differs.append("trained without the held-out validation part")
     return score_protocol(
         protocol,
         frames,
-        labels,
+        frames,
         skeleton(config.inputs.skeleton),
         training_subjects=people,
         description=dict(dataset.description),
+        split=split,
+        network_input=fed + alone.get(strategy, ""),
+        differs=differs,
+        warnings=warnings,
     )
 
 
@@ -163,11 +181,17 @@ def evaluation_text(result: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def protocol_words(config: Config, dataset: PoseDataset, split: str, seen: Sequence[Seen]) -> dict[str, Any]:
-    """What a number means: who, which frames, which root and joints, which alignment, mean over what."""
+def protocol_words(
+    config: Config, dataset: PoseDataset, split: str, seen: Sequence[Seen], warnings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What a number means: who, which frames, which root and joints, which alignment, mean over what.
+
+    Args:
+      warnings: what casts doubt on it, beside the dataset's own warning.
+    """
     layout = skeleton(config.inputs.skeleton)
     people = [name for part in split.split("+") for name in dataset.subjects.get(part, [])]
-    heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else "from true 2D joints"
+    doubts = [*warnings, *filter(None, [dataset.description.get("warning")])]
     return {
         "dataset": dataset.name,
         "split": split,
@@ -175,14 +199,20 @@ def protocol_words(config: Config, dataset: PoseDataset, split: str, seen: Seque
         "training data": [part.dataset for part in seen],
         "training subjects": sorted({name for part in seen for name in part.subjects}) or "unknown",
         **dataset.description,
+        **({"warning": "; ".join(doubts)} if doubts else {}),
         "scoring": "every frame of the split once, no batch dropped",
-        "input": f"{config.inputs.image_size} px crops; heatmaps {heatmaps}",
+        "input": _input_words(config, dataset, split),
         "root": " and ".join(layout.root),
         "joints": f"{layout.num_joints} ({layout.name}), the root counted",
         "unit and frame": "mm, camera frame, relative to the root",
         "alignment": ALIGNMENTS,
         "mean": "over frames of the mean over a frame's joints; action_mean_* over the actions' means",
     }
+
+
+def _input_words(config: Config, dataset: PoseDataset, split: str) -> str:
+    heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else _MADE
+    return f"{config.inputs.image_size} px crops; heatmaps {heatmaps}"
 
 
 def write_samples(

@@ -49,10 +49,10 @@ def transfer(
 ) -> tuple[Any, list[str]]:
     """(parameters, words on them): `new` with all that `old` can give, so that the network computes what it did.
 
-    A layer of the same name and shape is copied. The output layer is rewritten by joint name: its poses are the old
-    network's, converted as `skeletons.convert_joints` does, made relative to the new root and scaled for the new
-    data; joints that the old layout cannot place stay new. First layers are rewritten by the names of the heatmaps'
-    joints.
+    A layer of the same name and shape is copied. Where all of them could be, the output layer is rewritten by joint
+    name: its poses are the old network's, converted as `skeletons.convert_joints` does, made relative to the new root
+    and scaled for the new data; joints that the old layout cannot place stay new. First layers are rewritten by the
+    names of the heatmaps' joints. alpha and beta start anew where the new config gives a beta or another L.
 
     Args:
       old, new: parameter trees.
@@ -64,23 +64,26 @@ def transfer(
     """
     source, target = _flat(old), _flat(new)
     result, copied, fresh = dict(target), [], []
-    output = f"fusion_{len(active_streams(config.network.streams, config.network.strategy)[0].layers) + 1}"
-    old_output = f"fusion_{len(active_streams(old_config.network.streams, old_config.network.strategy)[0].layers) + 1}"
+    depth, old_depth = (_depth(c) for c in (config, old_config))
+    output, old_output = f"fusion_{depth + 1}", f"fusion_{old_depth + 1}"
+    own = {"alpha", "beta"} if config.network.beta is not None or depth != old_depth else set()
     channels = _input_channels(old_config.inputs, config.inputs)
     for path, value in target.items():
         if path[0] == output:
             continue
-        found = source.get(path)
-        if found is not None and path[-1] == "kernel" and path[0] in channels and found.ndim == 4:
+        found = None if path[0] in {old_output, *own} else source.get(path)
+        if found is not None and path[-1] == "kernel" and path[0] in channels and found.ndim == value.ndim == 4:
             found = _with_channels(found, value, channels[path[0]])
         if found is not None and found.shape == value.shape:
             result[path] = found
             copied.append(path[0])
         else:
             fresh.append(path[0])
-    joints, unknown = _output_layer(
-        result, source, output, old_output, old_constants, old_config, new_constants, config
-    )
+    joints, unknown = "", "all"  # over a layer that is new the old output would mean nothing
+    if not set(fresh) & {path[0] for path in target if path[-1] == "kernel"}:
+        joints, unknown = _output_layer(
+            result, source, output, old_output, old_constants, old_config, new_constants, config
+        )
     if not copied:
         raise UserError(
             f"init_from: no layer fits; the run has {', '.join(_layers(source))}, this network "
@@ -88,8 +91,11 @@ def transfer(
         )
     lines = [f"took over {', '.join(dict.fromkeys(copied))}"]
     lines.append(f"output joints by name: {joints or 'none'}" + (f", new: {unknown}" if unknown else ""))
-    if fresh:
-        lines.append(f"left new: {', '.join(dict.fromkeys(fresh))}")
+    left = [name for name in dict.fromkeys(fresh) if name not in own]
+    if left:
+        lines.append(f"left new: {', '.join(left)}")
+    if own & set(fresh):
+        lines.append("alpha, beta start anew")
     return unflatten_dict(result), lines
 
 
@@ -150,13 +156,18 @@ def _input_channels(old: InputConfig, new: InputConfig) -> dict[str, list[int | 
 def _with_channels(old: np.ndarray, new: np.ndarray, channels: list[int | None]) -> np.ndarray:
     """`new` (k, k, C, D) with the input channels that the old kernel has; `old` itself where they do not fit."""
     known = [index for index in channels if index is not None]
-    if new.shape[2] != len(channels) or old.shape[2] <= max(known, default=-1) or old.shape[3] != new.shape[3]:
+    fits = new.shape[2] == len(channels) and old.shape[2] > max(known, default=-1)
+    if not fits or (*old.shape[:2], old.shape[3]) != (*new.shape[:2], new.shape[3]):
         return old
     kernel = new.copy()
     for index, channel in enumerate(channels):
         if channel is not None:
             kernel[:, :, index] = old[:, :, channel]
     return kernel
+
+
+def _depth(config: Config) -> int:
+    return len(active_streams(config.network.streams, config.network.strategy)[0].layers)
 
 
 def _flat(tree: Mapping) -> Params:

@@ -74,9 +74,28 @@ def shared(one: Seen, other: Seen) -> str | None:
     return overlap(one.provenance, other.provenance)
 
 
+def unknown_overlap(seen: Sequence[Seen], dataset: PoseDataset, split: str) -> str | None:
+    """A warning where a dataset of the same family was trained on and nothing tells whether people are shared.
+
+    That is so where one of the two names nobody and they have no recording in common whose frames could be compared.
+    """
+    asked = Seen.of(dataset, split.split("+"))
+    doubtful = [
+        trained.dataset
+        for trained in seen
+        if trained.family == asked.family
+        and trained.dataset != asked.dataset
+        and not (trained.subjects and asked.subjects)
+        and not trained.provenance.keys() & asked.provenance.keys()
+    ]
+    if not doubtful:
+        return None
+    return f"cannot tell whether {dataset.name} and {', '.join(dict.fromkeys(doubtful))} share people"
+
+
 def check_test(seen: Sequence[Seen], dataset: PoseDataset, split: str) -> None:
     """Raises UserError where somebody, or some frame, of a split was trained on."""
-    asked = Seen.of(dataset, [split])
+    asked = Seen.of(dataset, split.split("+"))
     for trained in seen:
         both = shared(trained, asked)
         if both:

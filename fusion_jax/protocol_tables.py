@@ -31,6 +31,10 @@ def score_protocol(
     *,
     training_subjects: Sequence[str] | None = None,
     description: dict[str, Any] | None = None,
+    split: str = "test",
+    network_input: str = "",
+    differs: Sequence[str] = (),
+    warnings: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All tables of a protocol, as JSON data without NaN: None where there is nothing to average.
 
@@ -42,7 +46,12 @@ def score_protocol(
       labels: (N,) arrays `subject`, `action`, `sequence`, `camera_name`, and `head_size_px` (0 unknown) for PCKh.
       skeleton: layout of the J joints.
       training_subjects: who the network was trained on, if known.
-      description: of the dataset; its `frame_step`, if any, is held against the protocol's.
+      description: of the dataset, printed with the protocol; its `frame_step`, if any, is held against the
+        protocol's, and its `warning` stands with the others.
+      split: which part of the dataset the frames are; the protocols mean `test`.
+      network_input: in words, what the network was fed.
+      differs: in what else the evaluation is not the protocol.
+      warnings: what else casts doubt on the scores.
 
     Returns:
       `protocol` (its words), `differs` and `warnings` (sentences), and `tables`: each with `title`, `columns`,
@@ -53,7 +62,11 @@ def score_protocol(
     """
     protocol.check_joints(skeleton)
     labels = _checked_labels(protocol, frames, labels)
-    words = protocol.words()
+    description = dict(description or {})
+    doubts = [description.pop("warning")] if "warning" in description else []
+    words = protocol.words() | ({"input": network_input} if network_input else {})
+    words |= {f"data, {key}": str(text) for key, text in description.items()}
+    remarks = [*([f"split {split} instead of test"] if split != "test" else []), *differs]
     tables: list[Table] = []
     if protocol.actions:
         tables += _distance_tables(protocol, frames, labels)
@@ -67,8 +80,11 @@ def score_protocol(
             tables.append(_joint_table(protocol, points, labels, skeleton))
     return {
         "protocol": words,
-        "differs": protocol.differences(labels, skeleton, training_subjects, description or {}),
-        "warnings": _outsiders(protocol, labels),
+        "differs": [
+            *protocol.differences(labels, skeleton, training_subjects, description),
+            *(f"differs from the protocol: {remark}" for remark in remarks),
+        ],
+        "warnings": [*warnings, *doubts, *_outsiders(protocol, labels)],
         "tables": tables,
     }
 

@@ -231,6 +231,7 @@ PROTOCOLS: dict[str, Protocol] = {
             notes=("the paper trains and tests on camera 1 alone: compare it with that table", _PARTS_LEFT_OUT),
             train_subjects=("player2",),
             test_subjects=("player2",),
+            cameras=("Camera 1",),
             frame_step=1,
             root_joints=("right_hip", "left_hip"),
             by_camera=True,

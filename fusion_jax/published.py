@@ -98,6 +98,12 @@ PUBLISHED: tuple[Published, ...] = (
     _human36m("Volumetric, single view", _KARFLY, _KARFLY_NOTE, 49.9),
     _human36m("3DMPPE PoseNet, true box and root", _POSENET, _POSENET_NOTE, 53.3),
     _human36m("3DMPPE PoseNet", _POSENET, _POSENET_NOTE, 54.4),
+    _human36m(
+        "3DMPPE PoseNet, a user's run",
+        "mks0601/3DMPPE_POSENET_RELEASE: issue 34",
+        f"without MPII, which its author took for the reason; {_KIND}",
+        74.2,
+    ),
     _human36m("MeTRAbs, EfficientNetV2-L", _METRABS, _METRABS_NOTE, 41.1),
     _human36m("MeTRAbs, ResNet-50", _METRABS, _METRABS_NOTE, 48.7),
     _human36m("MeTRAbs, ResNet-18", _METRABS, _METRABS_NOTE, 52.5),

@@ -102,8 +102,8 @@ def _big_numbers(run: RunRecord) -> list[tuple[str, str]]:
 def _learning(run: RunRecord) -> Section:
     """Loss terms and errors over the steps."""
     validation = Curve.of(run.validation, "mpjpe_mm")
-    by_split = {e.split: e for e in run.evaluations}
-    baseline = baseline_of(by_split.get("validation", run.evaluations[0])).get("mpjpe_mm")
+    own = {e.split: baseline_of(e).get("mpjpe_mm") for e in run.evaluations if e.own}
+    baseline = own.get("validation", next(iter(own.values()), None))
     figure = pictures.learning_curves(
         Curve.of(run.train, "data_loss"),
         Curve.of(run.train, "penalty"),
@@ -170,8 +170,8 @@ def _samples(run: RunRecord, evaluation: Evaluation, index: int, *, with_code: b
     split, samples, layout = evaluation.split, evaluation.samples, run.skeleton
     title, anchor = f"Sample predictions on {split}", f"samples-{split}"
     if samples is None:
-        command = f"fusion-jax evaluate --workdir {run.workdir}"
-        why = f"No pictures: {split}_samples.npz is missing or empty; to make it run {command} on that split again."
+        command = evaluation.command(run.workdir)
+        why = f"No pictures: {split}_samples.npz is missing or empty; to make it run again: {command}"
         return Section(title, anchor, [paragraph(why, "note")], {})
     parts = [
         paragraph(

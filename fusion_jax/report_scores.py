@@ -44,7 +44,7 @@ def headline_section(run: RunRecord) -> Section:
             parts.append(
                 paragraph(
                     f"Beware: these are the scores after step {scored}, but the run has gone on to step {trained}; "
-                    f"score it again with: fusion-jax evaluate --workdir {run.workdir} --split {evaluation.split}"
+                    f"score it again with: {evaluation.command(run.workdir)}"
                 )
             )
         rows = [
@@ -85,7 +85,7 @@ def comparison_section(runs: Sequence[RunRecord]) -> Section:
         rows.append([_name(baseline_of(evaluation)), "none", *_score_cells(baseline_of(evaluation))])
         parts.append(subtitle(f"On {evaluation.split}"))
         parts.append(table(header, rows, numeric=range(2, len(header)), best=_best_cells(found)))
-        parts += [paragraph(note, "note") for note in _caveats(names, runs, found, evaluation.split)]
+        parts += [paragraph(note, "note") for note in _caveats(names, runs, found, evaluation)]
     return Section("Comparison", "comparison", parts, {})
 
 
@@ -104,14 +104,17 @@ def _best_cells(found: Sequence[Record | None]) -> list[tuple[int, int]]:
     return cells
 
 
-def _caveats(names: Sequence[str], runs: Sequence[RunRecord], found: Sequence[Record | None], split: str) -> list[str]:
+def _caveats(
+    names: Sequence[str], runs: Sequence[RunRecord], found: Sequence[Record | None], evaluation: Evaluation
+) -> list[str]:
     """Sentences on runs without this split, or scored differently from the first one."""
     notes = []
     ours = _conditions(found[0] or {})
     for name, run, scores in zip(names, runs, found, strict=True):
         if scores is None:
-            command = f"fusion-jax evaluate --workdir {run.workdir}"
-            notes.append(f"{name} has no scores on {split}; to make them run {command} on that split.")
+            notes.append(
+                f"{name} has no scores on {evaluation.split}; to make them run {evaluation.command(run.workdir)}"
+            )
             continue
         theirs = _conditions(scores)
         differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]

@@ -48,11 +48,25 @@ class Samples(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """The scores of one split, and its sample frames where any were kept."""
+    """The scores of one split, and its sample frames where any were kept.
+
+    Attributes:
+      split: what its files are called: the split, with the dataset in front where that is not the run's own.
+    """
 
     split: str
     scores: Record
     samples: Samples | None
+
+    @property
+    def own(self) -> bool:
+        """Whether the run's own dataset was scored."""
+        return self.scores.get("split", self.split) == self.split
+
+    def command(self, workdir: Path) -> str:
+        """What makes these scores for a run."""
+        dataset = "" if self.own else f" --dataset {self.scores.get('dataset')}"
+        return f"fusion-jax evaluate --workdir {workdir}{dataset} --split {self.scores.get('split', self.split)}"
 
 
 class RunRecord(NamedTuple):

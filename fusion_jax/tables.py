@@ -32,7 +32,7 @@ ALIGNMENTS = {
 def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Per-frame results of all batches, padding removed: distances (N, J) mm, poses (N, J, 3) mm, `index` (N,).
 
-    With 2D joints also `joints2d` (N, J, 2) px and `valid2d` (N, J).
+    With 2D joints also `joints2d` (N, J, 2) px and `valid2d` (N, J), and what `labels` of the batches hold, (N,) each.
 
     Args:
       score: batch -> dict of (B, ...) arrays such as `steps.eval_step` gives.
@@ -50,6 +50,7 @@ def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[st
             "index": batch["index"],
         }
         result |= {name: batch[name] for name in ("joints2d", "valid2d") if name in batch}
+        result |= batch.get("labels", {})
         parts.append({name: np.asarray(value)[keep] for name, value in result.items()})
     frames = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     if not parts or not len(frames["index"]):

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grain
@@ -17,13 +17,13 @@ import numpy as np
 from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, save_run
+from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
-from fusion_jax.datasets import mixture_name, open_mixture
-from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, check_field
+from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
+from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
 from fusion_jax.init_from import init_from
 from fusion_jax.interrupt import stop_requests
-from fusion_jax.leakage import Seen, check_splits, check_test
+from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.progress import Progress
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state
@@ -75,7 +75,9 @@ def train(
     datasets = open_mixture(config.dataset, data_dir, config.inputs.image_size, config.seed)
     dataset = datasets[0][0]
     check_splits([opened for opened, _ in datasets])
-    config = dataclasses.replace(config, dataset=mixture_name(datasets))
+    check_trainable([opened for opened, _ in datasets], skeleton(config.inputs.skeleton), config.train_split)
+    start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
+    config = dataclasses.replace(config, dataset=mixture_name(datasets), init_from=start_from)
     prints = "+".join(opened.fingerprint for opened, _ in datasets)
     record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), prints)
     checkpoints = Checkpoints(workdir)
@@ -87,18 +89,35 @@ def train(
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         if resuming:
             state, next_batch = checkpoints.restore(state)
-        elif config.init_from is not None:
-            state, before = init_from(state, config, pathlib.Path(config.init_from), mesh)
+            seen = _seen_before(workdir, config, seen)
+        elif start_from is not None:
+            state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
             seen += before
-        for split in ("validation", "test"):
-            if split in dataset.splits and split not in config.train_split.split("+"):
-                check_test(seen, dataset, split)
+        kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
+        for split in kept_out:
+            check_test(seen, dataset, split)
+        for doubt in dict.fromkeys(unknown_overlap(seen, dataset, split) for split in kept_out):
+            if doubt and options.show:
+                print(f"warning: {doubt}")
         with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
             if not resuming:  # only now: a run that cannot begin leaves its folder free
                 save_run(workdir, config, record, seen)
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()
+
+
+def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> list[Seen]:
+    """What a run that is resumed says it was trained on; `seen`, written down, where it did not say yet."""
+    if has_seen(workdir):
+        return load_seen(workdir)
+    if config.init_from is not None:
+        raise UserError(
+            f"{workdir / 'trained_on.json'} is missing and cannot be written again: whom {config.init_from} had been "
+            "trained on when this run started from it is not known; start this run anew in another --workdir"
+        )
+    save_seen(workdir, seen)
+    return seen
 
 
 def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh) -> TrainState:
@@ -144,8 +163,9 @@ def score_split(
     *,
     batch_size: int,
     limit: int | None = None,
+    labels: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, np.ndarray]:
-    """`tables.score_batches` of a split's frames, each once."""
+    """`tables.score_batches` of a split's frames, each once, with the `labels` of its examples."""
     batches = eval_batches(
         dataset,
         split,
@@ -153,11 +173,13 @@ def score_split(
         image_size=config.inputs.image_size,
         batch_size=batch_size,
         limit=limit,
+        labels=labels,
     )
     step = sharding.jit_eval_step(mesh)
 
     def score(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        return jax.device_get(step(state, place_batch(batch, dataset, mesh)))
+        on_device = {name: array for name, array in batch.items() if name != "labels"}
+        return jax.device_get(step(state, place_batch(on_device, dataset, mesh)))
 
     return score_batches(score, batches)
 
@@ -167,7 +189,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
     start, end = int(state.step), config.steps
     validated = "validation" in dataset.splits and "validation" not in config.train_split
     eval_every = options.eval_every if validated else 0
-    if options.eval_every and not validated:
+    if options.eval_every and not validated and options.show:
         print("nobody is held out of this training, so there is no validation on the way")
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))

@@ -124,6 +124,12 @@ def test_live_data_is_not_augmented():
         cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="full")
 
 
+def test_the_preset_for_live_people_varies_prepared_ones():
+    assert cfg.with_overrides("lsp") == cfg.preset("lsp") and cfg.preset("lsp").augment == AUGMENTATIONS["none"]
+    assert cfg.with_overrides("lsp", dataset="synthetic_humans").augment == AUGMENTATIONS["light"]
+    assert cfg.with_overrides("lsp", dataset="synthetic_humans", augment="none").augment == AUGMENTATIONS["none"]
+
+
 def test_bad_overrides():
     with pytest.raises(UserError, match="unknown augmentation 'ful'. Did you mean 'full'"):
         cfg.with_overrides("tiny", augment="ful")

@@ -12,7 +12,8 @@ import small
 from data_pipelines.mpii.dummy_data import write_dummy
 from data_pipelines.mpii.settings import MpiiSettings
 from fusion_jax.cli import main
-from fusion_jax.evaluate import evaluate_run, frame_labels
+from fusion_jax.datasets import open_dataset
+from fusion_jax.evaluate import evaluate_run, example_labels
 from fusion_jax.prepare_raw import prepare_raw
 from fusion_jax.report import write_report
 from fusion_jax.train import LoopOptions, train
@@ -59,10 +60,9 @@ def synthetic_run(layout, folder):
 
 def test_pckh_is_the_same_in_pictures_of_any_size(tmp_path):
     """A head of 8 px of the stored picture is one of 4 px where the network sees that picture at half its size."""
-    examples = [{"head_size_px": np.float32(8), "subject": b"S1", "action": "walking", "sequence": b"q"}]
-    labels = frame_labels(examples, np.array([0]), enlarged=0.5)
-    assert labels["head_size_px"].tolist() == [4] and labels["subject"].tolist() == ["S1"]
-    assert labels["camera_name"].tolist() == [""]
+    example = {"head_size_px": np.float32(8), "subject": b"S1", "action": "walking", "sequence": b"q"}
+    labels = example_labels(example, enlarged=0.5)
+    assert (labels["head_size_px"], labels["subject"], labels["camera_name"]) == (4, "S1", "")
     write_dummy(tmp_path / "raw")
     scores = []
     for size in (16, 64):  # of the stored pictures; the network sees 16 px
@@ -95,14 +95,24 @@ def test_from_raw_files_to_the_report(name, tmp_path, capsys):
         run = synthetic_run(layout, run)
         result = evaluate_run(run, batch_size=16, dataset=name, data_dir=data)
         assert result["mpjpe_mm"] is None
+        assert result["dataset"].startswith(f"{name}/") and result["split"] == "test"
+        assert result["name"] == result["dataset"].replace("/", "_").replace("=", "_") + "_test"
+        assert (run / "eval" / f"{result['name']}.json").is_file()
+        assert result["baseline"]["name"] == f"mean training pose of {result['dataset']}"
     else:
         train(network_for(layout, dataset=name), data, run, QUIET)
         result = evaluate_run(run, batch_size=8)
         assert result["mpjpe_mm"] > 0 and result["baseline"]["mpjpe_mm"] > 0
     assert result["num_frames"] == counts["test"]
     if name != "tekin_release":
+        made = "differs from the protocol: the network is given the true 2D joints, as heatmaps"
+        assert made in result["benchmark"]["differs"]
+        words = result["benchmark"]["protocol"]
+        assert words["input"] == "16 px crops; heatmaps from true 2D joints" and words["data, boxes"]
         tables = result["benchmark"]["tables"]
         scores = [value for table in tables for row in table["rows"] for value in row["values"].values()]
         assert any(score is not None for score in scores)
+    else:
+        assert open_dataset(name, data, 16).family == "human36m"
     page = write_report(run).read_text()
     assert "benchmark-" in page or name == "tekin_release"

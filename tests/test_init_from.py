@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import small
 
-from fusion_jax.checkpoint import load_seen
+from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
+from fusion_jax.config import two_streams
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
 from fusion_jax.init_from import pose_map, transfer
@@ -100,8 +101,6 @@ def test_heatmap_channels_are_matched_by_joint(small_config):
 
 
 def test_what_does_not_fit_is_named_and_nothing_at_all_is_an_error(small_config):
-    from fusion_jax.config import two_streams
-
     config = small_config()
     wider = dataclasses.replace(
         config, network=dataclasses.replace(config.network, streams=two_streams((Conv(4, 2), Dense(9))))
@@ -130,17 +129,62 @@ def test_the_pose_map_is_the_conversion(source, target):
         np.testing.assert_allclose((matrix @ pose)[placed], expected[placed], atol=1e-9)
 
 
-def test_a_run_starts_from_another_and_remembers_whom_that_had_seen(tmp_path, capsys):
+def test_alpha_and_beta_start_anew_where_they_were_chosen_or_the_depth_differs(small_config):
+    config = small_config()
+    chosen = small_config(beta=1.75)
+    deeper = small_config(streams=two_streams((Conv(4, 2), Dense(8), Dense(8))))
+    for other in (chosen, deeper):
+        old, new = state_of(config, 1, 300), state_of(other, 2, 300)
+        old = old.replace(params={**old.params, "alpha": np.float32(7), "beta": np.float32(0.25)})
+        params, lines = moved(old, new, config, other)
+        assert params["alpha"] == new.params["alpha"] and params["beta"] == new.params["beta"]
+        assert lines[-1] == "alpha, beta start anew" and "alpha" not in " ".join(lines[:-1])
+    assert not any("left new" in line for line in moved(old, state_of(chosen, 2, 300), config, chosen)[1])
+
+
+def test_an_output_over_new_layers_is_new(small_config):
+    """Only first layers have another window: 3 x 3, and other heatmaps; layer 2 and the output would fit."""
+    config = small_config()
+    other = small_config(streams=two_streams((Conv(4, 3), Dense(8))), heatmap_skeleton="lsp14")
+    old, new = state_of(config, 1, 300), state_of(other, 2, 300)
+    params, lines = moved(old, new, config, other)
+    np.testing.assert_array_equal(params["fusion_2"]["dense"]["kernel"], old.params["fusion_2"]["dense"]["kernel"])
+    np.testing.assert_array_equal(params["fusion_3"]["kernel"], new.params["fusion_3"]["kernel"])
+    assert "output joints by name: none, new: all" in lines and "left new: image_1, heatmap_1, fusion_1" in lines
+
+
+def test_a_folder_without_checkpoints_is_left_as_it_is(tmp_path):
+    save_run(tmp_path / "bare", small.config(), DatasetRecord("a", "b", "c"), [])
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match="no finished checkpoint in .*bare"):
+        train(small.config(init_from=str(tmp_path / "bare")), small.data_dir(), tmp_path / "run", QUIET)
+    assert sorted((tmp_path / "bare").rglob("*")) == [path for path in before if path.parent != tmp_path]
+
+
+def test_a_run_starts_from_another_and_remembers_whom_that_had_seen(tmp_path, capsys, monkeypatch):
     first = small.config(steps=2)
     train(first, small.data_dir(), tmp_path / "one", QUIET)
     second = small.config(steps=1, init_from=str(tmp_path / "one"), learning_rate=1e-12, fusion_learning_rate=1e-12)
-    state = train(second, small.data_dir(), tmp_path / "two", QUIET)
+    monkeypatch.chdir(tmp_path)
+    loud = dataclasses.replace(QUIET, show=True)
+    capsys.readouterr()
+    state = train(dataclasses.replace(second, init_from="one"), small.data_dir(), tmp_path / "two", loud)
+    assert load_run(tmp_path / "two")[0].init_from == str(tmp_path / "one")
     assert int(state.step) == 1 and "after 2 steps: took over" in capsys.readouterr().out
     seen = load_seen(tmp_path / "two")
     assert len(seen) == 2 and seen[0].subjects == seen[1].subjects == ("S01",)
-    again = train(dataclasses.replace(second, steps=1), small.data_dir(), tmp_path / "two", QUIET)
+    again = train(second, small.data_dir(), tmp_path / "two", QUIET)
+    assert capsys.readouterr().out == ""
     for one, other in zip(jax.tree.leaves(state.params), jax.tree.leaves(again.params), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(UserError, match="holds no run"):
         train(small.config(init_from=str(tmp_path / "none")), small.data_dir(), tmp_path / "three", QUIET)
     assert not (tmp_path / "three" / "config.json").exists()
+    for name in ("one", "two"):
+        (tmp_path / name / "trained_on.json").unlink()
+    with pytest.raises(UserError, match="one/trained_on.json is missing: .*resume it with the same fusion-jax train"):
+        load_seen(tmp_path / "one")
+    train(first, small.data_dir(), tmp_path / "one", QUIET)
+    assert load_seen(tmp_path / "one") == seen[1:]
+    with pytest.raises(UserError, match="two/trained_on.json is missing and cannot be written again"):
+        train(second, small.data_dir(), tmp_path / "two", QUIET)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.provenance import check_provenance, merge, overlap
 from fusion_jax.errors import UserError
-from fusion_jax.leakage import Seen, check_splits, check_test, seen_from_json
+from fusion_jax.leakage import Seen, check_splits, check_test, seen_from_json, unknown_overlap
 from fusion_jax.skeletons import skeleton
 
 
@@ -83,6 +83,35 @@ def test_two_splits_joined_are_all_seen():
         check_test([both], dataset(), "test")
 
 
+def test_every_part_of_joined_splits_is_checked():
+    own = dataset(frames={"test": {"C/walk": [[0, 9]]}})
+    for seen, both in (
+        (Seen.of(dataset("toy/b", train=("C",)), ["train"]), "C"),
+        (Seen("toy/b", "toy", True, (), {"C/walk": [[5, 20]]}), "C/walk frames 5-9"),
+    ):
+        with pytest.raises(UserError, match=f"^{both} of toy/a's validation.test split was trained on .as toy/b.;"):
+            check_test([seen], own, "validation+test")
+
+
+def test_where_nobody_is_named_the_doubt_is_said():
+    frames = {"train": {"A/walk": [[0, 9]]}, "test": {"C/walk": [[0, 9]]}}
+    known, nameless = dataset(frames=frames), dataset("toy/b", train=(), test=(), frames={"train": {"row": [[0, 9]]}})
+    doubt = "cannot tell whether toy/a and toy/b share people"
+    assert unknown_overlap([Seen.of(nameless, ["train"])] * 2, known, "test") == doubt
+    assert unknown_overlap([Seen.of(known, ["train"])], nameless, "test") == (
+        "cannot tell whether toy/b and toy/a share people"
+    )
+    comparable = dataset("toy/b", train=(), test=(), frames={"train": {"C/walk": [[20, 29]]}})
+    told = {
+        "both name their people": dataset("toy/b", train=("X",)),
+        "frames of one recording can be compared": comparable,
+        "another family": dataclasses.replace(nameless, family="other"),
+        "its own splits": dataclasses.replace(nameless, name="toy/a"),
+    }
+    for why, other in told.items():
+        assert unknown_overlap([Seen.of(other, ["train"])], known, "test") is None, why
+
+
 def test_joined_splits_read_one_after_another():
     parts = {"train": [{"n": 0}, {"n": 1}], "validation": [{"n": 2}], "test": [{"n": 3}]}
     joined = dataclasses.replace(dataset(), splits=parts).split("train+validation")
@@ -90,5 +119,7 @@ def test_joined_splits_read_one_after_another():
     assert [joined[i]["n"] for i in np.arange(3)] == [0, 1, 2]
     with pytest.raises(IndexError):
         joined[3]
+    with pytest.raises(UserError, match="split 'test.train.test' names test twice"):
+        dataclasses.replace(dataset(), splits=parts).split("test+train+test")
     with pytest.raises(UserError, match="no split 'val'"):
         dataclasses.replace(dataset(), splits=parts).split("train+val")

@@ -1,7 +1,11 @@
 """Training on several datasets at once: shares, order, layouts, and what cannot go together."""
 
 import dataclasses
+import re
+import shutil
+import types
 
+import jax
 import numpy as np
 import pytest
 import small
@@ -10,16 +14,54 @@ from data_pipelines.augment import Change
 from data_pipelines.loader import eval_batches, train_iterator
 from data_pipelines.samples import change_heatmap
 from data_pipelines.synthetic_humans.live import open_live
+from fusion_jax import evaluate as evaluate_module
+from fusion_jax import train as train_module
 from fusion_jax.augmentation import AUGMENTATIONS
-from fusion_jax.datasets import open_dataset, open_mixture, parse_mixture
+from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
+from fusion_jax.datasets import mixture_name, open_dataset, open_mixture, parse_mixture
 from fusion_jax.errors import UserError
-from fusion_jax.evaluate import evaluate_run
+from fusion_jax.evaluate import evaluate_run, example_labels
 from fusion_jax.geometry import root_relative
 from fusion_jax.leakage import Seen
+from fusion_jax.prepare import prepare_synthetic_humans
+from fusion_jax.protocols import PROTOCOLS
 from fusion_jax.skeletons import convert_joints, skeleton
-from fusion_jax.train import LoopOptions, train
+from fusion_jax.train import LoopOptions, train, training_data
 
 H36M, LSP = skeleton("human36m17"), skeleton("lsp14")
+QUIET = LoopOptions(show=False, eval_every=0)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A folder with two prepared datasets of different people, and their names."""
+    folder = tmp_path_factory.mktemp("two")
+    shutil.copytree(small.data_dir() / "synthetic_humans", folder / "synthetic_humans")
+    other = prepare_synthetic_humans(folder, size=small.SIZE, num_subjects=3, frames=1, seed=1)
+    return folder, base_dataset().name, f"synthetic_humans/{other.parent.name}"
+
+
+def base_dataset(**fields):
+    return dataclasses.replace(open_dataset("synthetic_humans", small.data_dir(), small.SIZE), **fields)
+
+
+def opened_as(monkeypatch, *datasets):
+    """Lets `train` open these."""
+    monkeypatch.setattr(train_module, "open_mixture", lambda *_: [(opened, 1.0) for opened in datasets])
+
+
+def poses_of(opened, split):
+    """What tells a sample's example: its pose."""
+    (batch,) = eval_batches(opened, split, target=H36M, image_size=small.SIZE, batch_size=len(opened.split(split)))
+    return {pose.tobytes() for pose in batch["pose_mm"]}
+
+
+def trained_poses(config, datasets, number):
+    data = training_data(config, datasets)
+    try:
+        return [pose.tobytes() for _ in range(number) for pose in next(data)["pose_mm"]]
+    finally:
+        data.close()
 
 
 class Constant:
@@ -105,13 +147,14 @@ def test_heatmaps_change_with_their_picture():
             change_heatmap(wrong, Change(), "x")
 
 
-@pytest.mark.parametrize("text", ["", "a=0", "a=x", "a,", "a=nan", "a=-1", "a=inf", "=2"])
+@pytest.mark.parametrize("text", ["", "a=0", "a=x", "a,", "a=nan", "a=-1", "a=inf", "=2", "a=9e-4", "a=1001"])
 def test_texts_that_name_no_mixture(text):
     with pytest.raises(UserError, match="expected NAME or NAME=WEIGHT"):
         parse_mixture(text)
 
 
 def test_texts_that_do():
+    assert parse_mixture("a=0.001,b=1000") == [("a", 0.001), ("b", 1000.0)]
     assert parse_mixture("a") == [("a", 1.0)] and parse_mixture("a=3, b/c=0.5") == [("a", 3.0), ("b/c", 0.5)]
     with pytest.raises(UserError, match="names a twice"):
         parse_mixture("a,b,a=2")
@@ -131,18 +174,188 @@ def test_live_people_come_in_the_networks_layout():
     np.testing.assert_allclose(seen["pose_mm"][0], expected, rtol=1e-5, atol=1e-3)
 
 
-def test_a_mixture_trains_resumes_and_is_tested_on_its_first(tmp_path):
-    config = small.config(steps=2, dataset="synthetic_humans=3")
-    quiet = LoopOptions(show=False, eval_every=0)
-    train(config, small.data_dir(), tmp_path / "run", quiet)
-    with pytest.raises(UserError, match="S03 of synthetic_humans.* test split was trained on|holds a run"):
-        train(small.config(steps=4, dataset="synthetic_humans=3", seed=1), small.data_dir(), tmp_path / "run", quiet)
-    assert evaluate_run(tmp_path / "run", batch_size=8)["protocol"]["training subjects"] == ["S01"]
+def test_one_dataset_under_two_names_is_refused(two):
+    folder, first, other = two
+    shutil.copytree(folder / "synthetic_humans" / other.partition("/")[2], folder / "mine" / "config")
+    text = "mine,mine/config"
+    with pytest.raises(UserError, match=f"^dataset '{text}' names mine/config twice; give it one weight$"):
+        open_mixture(text, folder, small.SIZE)
+    third = 1 / 3
+    opened = open_mixture(f"{first}={third!r},{other}=2", folder, small.SIZE)
+    assert mixture_name(opened) == f"{first}={third!r},{other}=2"
+    assert parse_mixture(mixture_name(opened)) == [(first, third), (other, 2.0)]
+
+
+def test_a_mixture_trains_resumes_and_is_tested_on_its_first(two, tmp_path, monkeypatch):
+    folder, first, other = two
+    real, handed = train_module.training_data, []
+
+    def recorded(config, datasets, *rest):
+        handed.append([(opened.name, weight) for opened, weight in datasets])
+        return real(config, datasets, *rest)
+
+    monkeypatch.setattr(train_module, "training_data", recorded)
+    mixture = f"{first}=3,{other}=1"
+    config = small.config(steps=6, dataset=mixture)
+    whole = train(config, folder, tmp_path / "whole", QUIET)
+    train(config, folder, tmp_path / "parts", dataclasses.replace(QUIET, stop_after=3))
+    parts = train(config, folder, tmp_path / "parts", QUIET)
+    for a, b in zip(jax.tree.leaves(whole.params), jax.tree.leaves(parts.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert load_run(tmp_path / "parts")[0].dataset == mixture
+    assert [part.dataset for part in load_seen(tmp_path / "parts")] == [first, other]
+    assert handed == 3 * [[(first, 3.0), (other, 1.0)]]
+    result = evaluate_run(tmp_path / "parts", batch_size=8)
+    assert (result["dataset"], result["split"], result["name"]) == (first, "test", "test")
+    assert result["protocol"]["training data"] == [first, other] and "warning" not in result["protocol"]
+
+
+def test_batches_of_training_hold_both_datasets_by_their_weights(two):
+    folder, first, other = two
+    config = small.config(dataset=f"{first}=3,{other}=1", augment="none")
+    datasets = open_mixture(config.dataset, folder, small.SIZE)
+    known = [poses_of(opened, "train") for opened, _ in datasets]
+    assert not known[0] & known[1]
+    trained = trained_poses(config, datasets, 4)
+    assert [sum(pose in poses for pose in trained) for poses in known] == [24, 8]
+
+
+def test_training_on_everybody_has_validation_people_in_its_batches():
+    opened = base_dataset()
+    held_out, training = poses_of(opened, "validation"), poses_of(opened, "train")
+    assert not held_out & training
+    number = 2 * len(training) // 8
+    trained = {
+        split: set(trained_poses(small.config(augment="none", train_split=split), [(opened, 1.0)], number))
+        for split in ("train", "train+validation")
+    }
+    assert trained["train"] == training
+    assert trained["train+validation"] == training | held_out
+
+
+def test_training_refuses_a_person_in_two_splits(tmp_path, monkeypatch):
+    base = base_dataset()
+    split_badly = dataclasses.replace(base, subjects={"train": ["S01", "S02"], "test": ["S02"]})
+    cousin = dataclasses.replace(base, name="cousin/x", subjects={"train": ["S03"]})
+    again = "prepare it again with splits that have nobody in common"
+    for datasets, message in (
+        ([split_badly], f"S02 is in both train of {base.name} and test of {base.name}; {again}"),
+        ([base, cousin], f"S03 is in both test of {base.name} and train of cousin/x; {again}"),
+    ):
+        opened_as(monkeypatch, *datasets)
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            train(small.config(), small.data_dir(), tmp_path / "run", QUIET)
+        assert not (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("person, split", [("S02", "validation"), ("S03", "test")])
+def test_training_refuses_to_go_on_from_who_had_seen_its_held_out_people(person, split, tmp_path, monkeypatch):
+    base = base_dataset()
+    before = Seen(base.name, base.family, False, (person,), {})
+    monkeypatch.setattr(train_module, "init_from", lambda state, *_: (state, [before]))
+    message = (
+        f"{person} of {base.name}'s {split} split was trained on (as {base.name}); a score on what training has seen "
+        "says nothing. Test on another dataset, or train without them"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        train(small.config(init_from="x"), small.data_dir(), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_training_refuses_what_it_cannot_learn_from_before_it_begins(tmp_path, monkeypatch):
+    flat = dataset(LSP, 100, 5, "flat/x", valid=np.zeros(14, bool))
+    opened_as(monkeypatch, dataset(LSP, 100, 5, "solid/x"), flat)
+    config = small.config(skeleton="lsp14")
+    message = "flat/x has no 3D poses; it would only dilute the loss; leave it out of the mixture"
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        train(config, small.data_dir(), tmp_path / "run", QUIET)
+    opened_as(monkeypatch, base_dataset(), dataset(LSP, 100, 5, "solid/x"))
+    with pytest.raises(UserError, match="^solid/x: cannot convert lsp14 joints to human36m17: .* spine, nose"):
+        train(small.config(), small.data_dir(), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_doubts_on_who_is_seen_are_said_once(tmp_path, monkeypatch, capsys):
+    base = base_dataset()
+    nameless = dataclasses.replace(
+        base, name="twin/x", subjects={}, provenance={}, splits={"train": base.split("train")}
+    )
+    opened_as(monkeypatch, base, nameless)
+    train(small.config(steps=1), small.data_dir(), tmp_path / "run", dataclasses.replace(QUIET, show=True))
+    doubt = f"cannot tell whether {base.name} and twin/x share people"
+    assert capsys.readouterr().out.count(f"warning: {doubt}\n") == 1
+    result = evaluate_run(tmp_path / "run", data_dir=small.data_dir(), batch_size=8)
+    assert result["protocol"]["warning"] == doubt
+
+
+def benchmark_of(monkeypatch, opened, seen, split="test", warnings=(), **fields):
+    """What `score_protocol` is told of an evaluation."""
+    monkeypatch.setattr(evaluate_module, "score_protocol", lambda *_, **told: types.SimpleNamespace(**told))
+    config = small.config(**fields)
+    return evaluate_module._benchmark(PROTOCOLS["human36m"], {}, opened, split, seen, config, warnings)
+
+
+def test_the_protocol_counts_the_training_people_of_its_own_family(monkeypatch):
+    parts = [Seen("a/x", "a", False, ("S1", "S7"), {}), Seen("b/x", "b", False, ("S5",), {})]
+    parts += [Seen("a/y", "a", False, ("S6",), {})]
+    told = benchmark_of(monkeypatch, base_dataset(family="a"), parts)
+    assert told.training_subjects == ["S1", "S6", "S7"]
+
+
+def test_the_protocol_is_told_what_was_done_otherwise(monkeypatch):
+    own, strangers = [Seen("a/x", "a", False, ("S1",), {})], [Seen("b/x", "b", False, ("S1",), {})]
+    opened = base_dataset(family="a", description={"boxes": "round"})
+    given, without = (
+        "the network is given the true 2D joints, as heatmaps",
+        "trained without the held-out validation part",
+    )
+    told = benchmark_of(monkeypatch, opened, own, "validation", ["doubtful"])
+    assert told.differs == [given, without] and (told.split, told.warnings) == ("validation", ["doubtful"])
+    assert told.network_input == "16 px crops; heatmaps from true 2D joints" and told.description == {"boxes": "round"}
+    assert benchmark_of(monkeypatch, opened, own, train_split="train+validation").differs == [given]
+    assert benchmark_of(monkeypatch, opened, strangers).differs == [given]
+    seeing = benchmark_of(monkeypatch, opened, strangers, strategy="image")
+    assert seeing.differs == [] and seeing.network_input.endswith("; this network reads the crops alone")
+    stored = dataset(LSP, 100, 5, "stored", heatmap=np.zeros((8, 8, 16), np.float32))
+    told = benchmark_of(monkeypatch, dataclasses.replace(stored, splits={"test": stored.split("train")}), strangers)
+    assert told.differs == [] and told.network_input == "16 px crops; heatmaps stored with the data"
+
+
+def test_a_layout_that_the_protocol_cannot_score_is_refused_at_once(tmp_path, monkeypatch):
+    save_run(tmp_path, small.config(), DatasetRecord("a", "b", "c"), [])
+    monkeypatch.setattr(evaluate_module, "open_dataset", lambda *_: base_dataset(name="lsp/x"))
+    with pytest.raises(UserError, match="lsp scores neck, which skeleton human36m17 lacks"):
+        evaluate_run(tmp_path, dataset="lsp")
+
+
+def test_a_baseline_without_3d_to_average_is_unknown():
+    flat = dataset(LSP, 100, 5, "flat", valid=np.arange(14) > 1)
+    frames = {"valid": np.ones((2, 14), bool)}
+    assert not evaluate_module._baseline(flat, frames, LSP)["valid"].any()
+
+
+def test_each_example_is_read_once_with_its_labels():
+    read, first = [], base_dataset().split("test")[0]
+
+    class Counted:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            read.append(index)
+            return first | {"camera_name": "abc"[: index + 1], "head_size_px": index}
+
+    counted = base_dataset(splits={"test": Counted()})
+    tell = lambda example: example_labels(example, enlarged=2.0)  # noqa: E731
+    got = list(eval_batches(counted, "test", target=H36M, image_size=16, batch_size=3, labels=tell))
+    labels = got[0]["labels"]
+    assert labels["camera_name"].tolist() == ["a", "ab", "abc"] and labels["head_size_px"].tolist() == [0, 2, 4]
+    assert sorted(read) == [0, 1, 2]
 
 
 def test_training_on_everybody_says_so_and_is_not_validated(tmp_path, capsys):
     config = small.config(steps=1, train_split="train+validation")
-    train(config, small.data_dir(), tmp_path / "run", LoopOptions(show=False))
+    train(config, small.data_dir(), tmp_path / "run", LoopOptions())
     assert "no validation on the way" in capsys.readouterr().out
     result = evaluate_run(tmp_path / "run", "validation", batch_size=8)
     assert result["protocol"]["warning"] == "the network was trained on these frames"

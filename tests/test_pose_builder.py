@@ -325,12 +325,14 @@ def test_what_was_prepared_in_part_is_not_taken_for_whole(raw, tmp_path, capsys)
         prepare_with(Toy, raw, tmp_path / "data", ToySettings())
 
 
-def test_the_same_files_give_the_same_bytes(raw, tmp_path):
+def test_the_same_files_give_the_same_fingerprint(raw, tmp_path):
     prints = []
     for name, workers in (("one", 0), ("two", 2)):
         prepare_with(Toy, raw, tmp_path / name, ToySettings(), workers=workers)
         prints.append(open_prepared("toy", tmp_path / name).fingerprint)
-    assert prints[0] == prints[1]
+    (raw / "B.txt").write_text("5 skip skip 7")
+    prepare_with(Toy, raw, tmp_path / "three", ToySettings())
+    assert prints[0] == prints[1] != open_prepared("toy", tmp_path / "three").fingerprint
 
 
 def test_two_runs_at_once_are_refused(raw, tmp_path):

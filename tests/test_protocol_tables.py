@@ -186,7 +186,8 @@ def test_kth_by_hand():
     assert value(got, "parts, Camera 1", "lower arms", "pcp_percent") == 100
     assert value(got, "parts, Camera 1", "lower arms", "pcp_strict_percent") == pytest.approx(100 * (0.5 + 1) / 2)
     assert value(got, "parts, Camera 2", "lower arms", "pcp_percent") == 50
-    assert got["differs"] == [] and "| lower arms | 3 | 83.3 | 66.7 |" in protocol_markdown(got)
+    assert got["differs"] == ["differs from the protocol: cameras Camera 1, Camera 2 instead of Camera 1"]
+    assert "| lower arms | 3 | 83.3 | 66.7 |" in protocol_markdown(got)
 
 
 def test_kth_class_without_known_parts_is_not_available():
@@ -325,6 +326,27 @@ def test_published_rows_stand_under_ours():
     lines = protocol_markdown(human36m()).splitlines()
     at = lines.index("| Greeting | 3 | 50.0 | 25.0 | 12.5 |")
     assert lines[at + 1] == "| *Tekin et al. 2017, trainable fusion* [1] | - | 61.2 | - | - |"
+
+
+def test_what_is_not_the_protocol_stands_under_every_table():
+    """Another split, what the caller knows to differ, the dataset's words and warning, and what the network was fed."""
+    got = score_protocol(
+        protocol("human36m"), distance_frames([1.0]), labels(("S9", "Eating", "54138969")), skeleton("human36m17"),
+        split="validation", differs=["a horse was scored"], warnings=["the network was trained on these frames"],
+        description={"boxes": "round", "warning": "the lens is dirty"}, network_input="crops alone",
+    )  # fmt: skip
+    assert "differs from the protocol: split validation instead of test" in got["differs"]
+    assert "differs from the protocol: a horse was scored" in got["differs"]
+    assert got["warnings"] == ["the network was trained on these frames", "the lens is dirty"]
+    blocks = protocol_markdown(got).split("### ")[1:]
+    lines = list(csv.DictReader(io.StringIO(protocol_csv(got))))
+    for text in (*got["differs"], "the network was trained on these frames", "the lens is dirty", "data, boxes: round",
+                 "input: crops alone"):  # fmt: skip
+        assert all(text in block for block in blocks) and all(text in line["protocol"] for line in lines)
+    usual = score_protocol(
+        protocol("human36m"), distance_frames([1.0]), labels(("S9", "Eating", "54138969")), skeleton("human36m17")
+    )
+    assert not any("split" in text for text in usual["differs"]) and usual["warnings"] == []
 
 
 def test_missing_or_broken_input_is_named():

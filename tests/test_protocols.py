@@ -82,8 +82,10 @@ def test_each_difference_is_said(found, said):
 
 def test_another_root_is_said():
     kth = protocol("kth_football2")
-    who = {"subject": np.array(["player2"]), "camera_name": np.array(["Camera 2"])}
+    who = {"subject": np.array(["player2"]), "camera_name": np.array(["Camera 1"])}
     assert kth.differences(who, skeleton("lsp14"), ["player2"], {"frame_step": "1"}) == []
+    (camera,) = kth.differences(who | {"camera_name": np.array(["Camera 2"])}, skeleton("lsp14"), ["player2"], {})
+    assert camera == "differs from the protocol: cameras Camera 2 instead of Camera 1"
     (sentence,) = kth.differences(who, skeleton("human36m17"), ["player2"], {})
     assert "root pelvis instead of left_hip, right_hip" in sentence
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fusion_jax import report
 from fusion_jax.errors import UserError
 from fusion_jax.report import write_report
 from fusion_jax.run_record import read_log, read_run, read_samples
@@ -285,6 +286,27 @@ def test_parts_that_an_evaluation_lacks_are_left_out_with_a_sentence(maker):
     text = visible_text(write_report(run).read_text())
     assert "No bars per action" in text and "holds no validation scores" in text and "N-MPJPE" not in text
     assert not (run / "report" / "test_actions.png").exists() and (run / "report" / "test_joints.png").exists()
+
+
+def test_advice_on_another_dataset_names_it(maker, tmp_path, monkeypatch):
+    """Its scores are of an older step and lack pictures, the other run has none; the curve keeps to our own data."""
+    drawn = []
+    real = report.pictures.learning_curves
+    monkeypatch.setattr(report.pictures, "learning_curves", lambda *args: drawn.append(args[-1]) or real(*args))
+    run = maker.write()
+    foreign = maker.scores("test") | {"dataset": "lsp/16px", "split": "test", "name": "lsp_16px_test"}
+    foreign |= {"checkpoint_step": 50, "baseline": {"name": "mean training pose of lsp/16px", "mpjpe_mm": 99.5}}
+    (run / "eval" / "lsp_16px_test.json").write_text(json.dumps(foreign))
+    other = RunMaker(tmp_path / "other").write()
+    text = visible_text(write_report(run, [other]).read_text())
+    command = "fusion-jax evaluate --workdir {} --dataset lsp/16px --split test"
+    assert f"score it again with: {command.format(run)}" in text
+    assert f"to make it run again: {command.format(run)}" in text
+    assert f"other has no scores on lsp_16px_test; to make them run {command.format(other)}" in text
+    assert "mean training pose of lsp/16px" in text and drawn == [187.5]
+    (run / "eval" / "test.json").unlink()
+    write_report(run)
+    assert drawn == [187.5, None]
 
 
 def table_rows(page: str, anchor: str) -> list[list[str]]:

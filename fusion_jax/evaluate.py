@@ -22,7 +22,8 @@ from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.leakage import Seen, check_test, unknown_overlap
-from fusion_jax.protocol_tables import protocol_csv, protocol_markdown, score_protocol
+from fusion_jax.protocol_tables import score_protocol
+from fusion_jax.protocol_text import protocol_csv, protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
 from fusion_jax.records import write_text
 from fusion_jax.skeletons import skeleton

@@ -1,9 +1,7 @@
-"""Scored frames to the tables of a protocol: rows in the protocol's order, published numbers under them, its words."""
+"""Scored frames to a protocol's tables as JSON data: rows in its order, published numbers under ours, its words."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +13,7 @@ from fusion_jax.parts import pck2d, pcp_correct, scaled_orthographic
 from fusion_jax.protocols import Protocol
 from fusion_jax.published import published_for
 from fusion_jax.skeletons import Skeleton
-from fusion_jax.tables import format_score, frame_mean
+from fusion_jax.tables import frame_mean
 
 Frames = dict[str, np.ndarray]
 Row = dict[str, Any]
@@ -252,52 +250,3 @@ def _table(protocol: Protocol, title: str, rows: list[Row], notes: Sequence[str]
                     {"name": record.name, "values": values, "source": record.source, "note": record.note}
                 )
     return {"title": title, "columns": columns, "notes": list(notes), "rows": rows}
-
-
-def protocol_markdown(result: dict[str, Any]) -> str:
-    """The tables as Markdown, each with published rows, their sources and the protocol under it."""
-    return "\n".join(_markdown_table(table, result) for table in result["tables"])
-
-
-def _markdown_table(table: Table, result: dict[str, Any]) -> str:
-    columns = table["columns"]
-    lines = [f"### {result['protocol']['dataset']}: {table['title']}", ""]
-    lines += [f"| | frames | {' | '.join(columns)} |", f"|---|{'---:|' * (1 + len(columns))}"]
-    sources: dict[str, str] = {}
-    for row in table["rows"]:
-        name = f"{row['name']} ({row['note']})" if row["note"] else row["name"]
-        scores = [format_score(row["values"][column], column) for column in columns]
-        lines.append(f"| {name} | {row['num_frames']} | {' | '.join(scores)} |")
-        for record in row["published"]:
-            sources[record["name"]] = f"{record['source']}; {record['note']}"
-            number = list(sources).index(record["name"]) + 1
-            scores = [str(record["values"].get(column, "-")) for column in columns]
-            lines.append(f"| *{record['name']}* [{number}] | - | {' | '.join(scores)} |")
-    remarks = [*result["differs"], *(f"warning: {warning}" for warning in result["warnings"]), *table["notes"]]
-    remarks += [f"[{number}] published, {name}: {source}" for number, (name, source) in enumerate(sources.items(), 1)]
-    remarks += [f"{key}: {value}" for key, value in result["protocol"].items()]
-    return "\n".join([*lines, "", *(f"- {remark}" for remark in remarks), ""])
-
-
-def protocol_csv(result: dict[str, Any]) -> str:
-    """One line per table, row, column and who scored it ("this run" or a published name), with source and protocol.
-
-    An empty value is n/a.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["table", "row", "by", "num_frames", "column", "value", "source", "protocol"])
-    words = [f"{key}: {value}" for key, value in result["protocol"].items()]
-    for table in result["tables"]:
-        protocol = "; ".join([*result["differs"], *result["warnings"], *table["notes"], *words])
-        for row in table["rows"]:
-            for column, value in row["values"].items():
-                score = "" if value is None else f"{value:.4f}"
-                writer.writerow(
-                    [table["title"], row["name"], "this run", row["num_frames"], column, score, row["note"], protocol]
-                )
-            for record in row["published"]:
-                source = f"{record['source']}; {record['note']}"
-                for column, value in record["values"].items():
-                    writer.writerow([table["title"], row["name"], record["name"], "", column, value, source, protocol])
-    return out.getvalue()

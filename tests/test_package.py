@@ -25,7 +25,7 @@ LAYERS = (
     {"steps"},
     {"leakage", "published", "protocols"},
     {"sharding", "tables", "progress", "prepare", "prepare_raw", "datasets", "run_record"},
-    {"checkpoint", "protocol_tables"},
+    {"checkpoint", "protocol_tables", "protocol_text"},
     {"init_from"},
     {"pictures", "pose_pictures", "report_page"},
     {"report_scores", "report_benchmark"},

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fusion_jax.errors import UserError
-from fusion_jax.protocol_tables import protocol_csv, protocol_markdown, score_protocol
+from fusion_jax.protocol_tables import score_protocol
+from fusion_jax.protocol_text import protocol_csv, protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, protocol
 from fusion_jax.published import PUBLISHED
 from fusion_jax.skeletons import skeleton

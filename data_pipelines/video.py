@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ class Video:
       path: the file.
       size: (width, height) px, as decoded.
       num_frames: as the container says; the decoder has the last word.
+      fps: frames a second, as the container says; 0 where it does not.
     """
 
     def __init__(self, path: pathlib.Path):
@@ -39,8 +40,10 @@ class Video:
             self.close()
             raise UserError(f"{path} holds no picture; download it again")
         self.size, self.num_frames = (width, height), count
+        fps = float(self._capture.get(cv2.CAP_PROP_FPS))
+        self.fps = fps if 0 < fps < 10_000 else 0.0
 
-    def frames(self, wanted: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    def frames(self, wanted: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
         """(number, RGB (H, W, 3) uint8) of the wanted frames, rising and counted from 0, read from the start once.
 
         Ends early where the video does; frames that are not wanted are decoded but not converted.
@@ -95,7 +98,11 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
 
 
 def check_not_text(path: pathlib.Path) -> None:
-    """Raises UserError where a file is missing, empty, or a web page that was saved under its name."""
+    """Raises UserError where a file is missing or empty, its name is no text, or it is a web page under that name."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # OpenCV ends the process over such a name
+        raise UserError(f"{str(path)!a} is no text in UTF-8, on which the picture library breaks; rename it") from None
     if not path.is_file():
         raise UserError(f"{path} is missing; download it or correct --manual-dir")
     with path.open("rb") as file:

@@ -66,10 +66,18 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a whole file or, if interrupted, leaves the old one."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+    """Writes a whole file or, if interrupted, leaves the old one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:

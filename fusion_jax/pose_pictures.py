@@ -36,7 +36,8 @@ CAMERAS = {
     "from the side": {"eye": {"x": 1.7, "y": 0, "z": 0}, "up": _UP},
     "from above": {"eye": {"x": 0, "y": 0, "z": 1.7}, "up": {"x": 0, "y": 1, "z": 0}},
 }
-"""plotly's cameras around `pose_viewer`'s cube; the photo was taken from the front."""
+"""plotly's cameras around `viewer_figure`'s cube; the photo was taken from the front."""
+_START = {"eye": {"x": 0.5, "y": -1.8, "z": 0.3}, "center": {"x": 0, "y": 0, "z": -0.12}, "up": _UP}
 
 
 def rows_of_kind(samples: Samples, kind: str, most: int = 3) -> list[int]:
@@ -71,10 +72,18 @@ def draw_crop(axis: Axes, image: np.ndarray, joints_px: np.ndarray, valid: np.nd
     """The crop (S, S, 3) uint8 under its 2D joints (J, 2) px."""
     axis.imshow(image, interpolation="nearest")  # matplotlib, like us, puts (0, 0) at a pixel's centre
     limits = axis.get_xlim(), axis.get_ylim()
-    for ends, side in _bones(joints_px, valid, layout):
-        axis.plot(*ends.T, color="white", linewidth=3.6, alpha=0.75, solid_capstyle="round")
-        axis.plot(*ends.T, color=SIDE_COLORS[side], linewidth=2.2, solid_capstyle="round")
+    draw_bones(axis, joints_px, valid, layout)
     axis.set(title="crop and 2D joints", xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
+
+
+def draw_bones(
+    axis: Axes, joints_px: np.ndarray, valid: np.ndarray, layout: Skeleton, width: float = 2.2, **style: Any
+) -> None:
+    """The bones between valid joints (J, 2), each side in its colour, `width` points wide, on a white rim."""
+    for bone, side in usable_bones(joints_px, valid, layout):
+        ends = joints_px[bone].T
+        axis.plot(*ends, color="white", linewidth=1.6 * width, alpha=0.75, solid_capstyle="round")
+        axis.plot(*ends, color=SIDE_COLORS[side], linewidth=width, solid_capstyle="round", **style)
 
 
 def draw_heatmaps(axis: Axes, image: np.ndarray, heatmap: np.ndarray) -> None:
@@ -102,10 +111,12 @@ def draw_views(
     shown = _predicted(valid)
     low, high = cube(np.concatenate([true_mm[valid], pred_mm[shown]]))
     for axis, (title, across, down, label) in zip(axes, _VIEWS, strict=True):
-        for ends, side in _bones(true_mm[:, [across, down]], valid, layout):
-            axis.plot(*ends.T, color=SIDE_COLORS[side], linewidth=7, alpha=0.3, solid_capstyle="round")
-        for ends, side in _bones(pred_mm[:, [across, down]], shown, layout):
-            axis.plot(*ends.T, color=SIDE_COLORS[side], linewidth=2, marker="o", markersize=3)
+        for bone, side in usable_bones(true_mm, valid, layout):
+            ends = true_mm[bone][:, [across, down]].T
+            axis.plot(*ends, color=SIDE_COLORS[side], linewidth=7, alpha=0.3, solid_capstyle="round")
+        for bone, side in usable_bones(pred_mm, shown, layout):
+            ends = pred_mm[bone][:, [across, down]].T
+            axis.plot(*ends, color=SIDE_COLORS[side], linewidth=2, marker="o", markersize=3)
         axis.set(xlim=(low[across], high[across]), ylim=(high[down], low[down]))
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.set(title=title, xlabel=label, ylabel="y, down (mm)", aspect="equal")
@@ -131,13 +142,24 @@ def pose_viewer(samples: Samples, layout: Skeleton) -> dict[str, Any]:
     traces = []
     for row in range(len(samples.frame)):
         valid, first = samples.valid[row], row == 0
-        true = _polyline(_bones(samples.true_mm[row] @ CAMERA_TO_SCREEN.T, valid, layout), None)
+        true = _polyline(samples.true_mm[row], valid, layout, None)
         traces.append(_trace("true pose", true, "#8c99a6", 12, first) | {"opacity": 0.5})
-        for side, color in SIDE_COLORS.items():
-            limbs = _bones(samples.pred_mm[row] @ CAMERA_TO_SCREEN.T, _predicted(valid), layout)
-            traces.append(_trace(f"predicted, {side}", _polyline(limbs, side), color, 5, first))
+        traces += predicted_traces(samples.pred_mm[row], _predicted(valid), layout, visible=first)
     both = np.concatenate([samples.true_mm[samples.valid], samples.pred_mm[_predicted(samples.valid)]])
-    low, high = (corner.tolist() for corner in cube(both @ CAMERA_TO_SCREEN.T))
+    return viewer_figure(traces, both)
+
+
+def predicted_traces(pose_mm: np.ndarray, valid: np.ndarray, layout: Skeleton, *, visible: bool) -> list[dict]:
+    """One plotly trace for each of `SIDE_COLORS`: the limbs of that side of a pose (J, 3) mm, camera frame."""
+    return [
+        _trace(f"predicted, {side}", _polyline(pose_mm, valid, layout, side), color, 5, visible)
+        for side, color in SIDE_COLORS.items()
+    ]
+
+
+def viewer_figure(traces: Sequence[dict], points_mm: np.ndarray) -> dict[str, Any]:
+    """A plotly figure, as a dict, of these traces in a cube around points (N, 3) mm, camera frame."""
+    low, high = (corner.tolist() for corner in cube(points_mm @ CAMERA_TO_SCREEN.T))
     axes = {
         f"{name}axis": {
             "title": {"text": f"{title} (mm)"}, "range": [low[i], high[i]], "nticks": 6, "showspikes": False,
@@ -147,10 +169,18 @@ def pose_viewer(samples: Samples, layout: Skeleton) -> dict[str, Any]:
         for i, (name, title) in enumerate((("x", "right"), ("y", "away"), ("z", "up")))
     }  # fmt: skip
     # All ranges are equally long, so in a cube a millimetre is the same along every axis.
-    scene = {**axes, "aspectmode": "cube", "camera": {"eye": {"x": 0.5, "y": -1.65, "z": 0.35}, "up": _UP}}
+    scene = {**axes, "aspectmode": "cube", "camera": _START}
     legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "top"}
     margin = {"l": 0, "r": 0, "t": 0, "b": 0}
     return {"data": traces, "layout": {"scene": scene, "legend": legend, "margin": margin}}
+
+
+def usable_bones(joints: np.ndarray, valid: np.ndarray, layout: Skeleton) -> Iterator[tuple[list[int], str]]:
+    """[parent, child] of the bones of joints (J, D) with both ends valid and finite, and which side each is of."""
+    usable = valid & np.isfinite(joints).all(-1)
+    for parent, child in layout.bones:
+        if usable[parent] and usable[child]:
+            yield [parent, child], layout.side(child)
 
 
 def _predicted(valid: np.ndarray) -> np.ndarray:
@@ -158,36 +188,34 @@ def _predicted(valid: np.ndarray) -> np.ndarray:
     return valid | ~valid.any(-1, keepdims=True)
 
 
-def _bones(joints: np.ndarray, valid: np.ndarray, layout: Skeleton) -> Iterator[tuple[np.ndarray, str]]:
-    """The bones of joints (J, D) with both ends valid: the ends (2, D), and which side of the body it is."""
-    usable = valid & np.isfinite(joints).all(-1)
-    for parent, child in layout.bones:
-        if usable[parent] and usable[child]:
-            yield joints[[parent, child]], layout.side(child)
-
-
-def _polyline(bones: Iterator[tuple[np.ndarray, str]], side: str | None) -> list[list[float | None]]:
-    """Coordinates [xs, ys, zs] of one side's bones, or of all, with None between bones to end the line."""
-    columns: list[list[float | None]] = [[], [], []]
-    for ends, bone_side in bones:
+def _polyline(pose_mm: np.ndarray, valid: np.ndarray, layout: Skeleton, side: str | None) -> dict[str, list]:
+    """plotly's coordinates and joint names of one side's bones, or of all, with None between bones to end the line."""
+    columns: dict[str, list] = {"x": [], "y": [], "z": [], "text": []}
+    for bone, bone_side in usable_bones(pose_mm, valid, layout):
         if side in (None, bone_side):
-            for column, (start, end) in zip(columns, ends.T, strict=True):
-                column += [round(float(start), 1), round(float(end), 1), None]
+            for axis, ends in zip("xyz", (pose_mm[bone] @ CAMERA_TO_SCREEN.T).T, strict=True):
+                columns[axis] += [*(round(float(end), 1) for end in ends), None]
+            columns["text"] += [*(layout.joints[joint].replace("_", " ") for joint in bone), None]
     return columns
 
 
-def _trace(name: str, xyz: list[list[float | None]], color: str, width: int, visible: bool) -> dict[str, Any]:
+def _trace(name: str, polyline: dict[str, list], color: str, width: int, visible: bool) -> dict[str, Any]:
     return {
         "type": "scatter3d", "mode": "lines+markers", "name": name, "visible": visible,
-        "x": xyz[0], "y": xyz[1], "z": xyz[2],
+        **polyline,
         "line": {"color": color, "width": width}, "marker": {"color": color, "size": width / 2 + 0.5},
-        "hovertemplate": "right %{x} mm<br>away %{y} mm<br>up %{z} mm<extra>" + name + "</extra>",
+        "hovertemplate": "%{text}<br>right %{x} mm<br>away %{y} mm<br>up %{z} mm<extra>" + name + "</extra>",
     }  # fmt: skip
 
 
-def _legend_lines() -> list[Line2D]:
+def side_lines() -> list[Line2D]:
+    """What the colours of `SIDE_COLORS` mean, for a legend."""
     lines = [Line2D([], [], color=color, linewidth=3, label=f"person's {side}") for side, color in SIDE_COLORS.items()]
     lines[-1].set_label("middle of the body")
+    return lines
+
+
+def _legend_lines() -> list[Line2D]:
     true = Line2D([], [], color="#222222", alpha=0.3, linewidth=7, label="broad, pale: true pose")
     pred = Line2D([], [], color="#222222", linewidth=2, marker="o", markersize=3, label="thin, dark: predicted pose")
-    return [*lines, true, pred]
+    return [*side_lines(), true, pred]

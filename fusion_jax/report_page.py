@@ -1,11 +1,11 @@
-"""HTML pieces of the report: plain text goes in, escaped; one file without any outside address comes out."""
+"""HTML pieces of our pages: plain text goes in, escaped; one file without any outside address comes out."""
 
 from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 # The content policy makes the browser refuse every outside address; plotly compiles some code as it runs.
 _PAGE = """<!DOCTYPE html>
@@ -67,14 +67,18 @@ select { max-width: calc(100% - 100px); }
 button:hover, select:hover { border-color: var(--accent); }
 .viewer-body { display: grid; grid-template-columns: 220px 1fr; gap: 18px; align-items: center; }
 .viewer-body img { width: 100%; image-rendering: pixelated; border-radius: 8px; display: block; }
+.large .viewer-body { grid-template-columns: 340px 1fr; } .large .viewer-body img { image-rendering: auto; }
 .plot { height: 540px; min-width: 0; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 0 36px; }
 pre { background: #f4f6f8; border-radius: 8px; padding: 14px; overflow-x: auto; font-size: .84rem;
   line-height: 1.45; }
 summary { cursor: pointer; color: var(--accent); }
 @media (max-width: 720px) {
   main { padding: 12px 10px 40px; } section { padding: 16px 14px; }
   figure .scroll img { width: max(100%, 680px); } table { min-width: 600px; }
-  .viewer-body { grid-template-columns: 1fr; } .viewer-body img { width: 180px; margin: 0 auto; }
+  .viewer-body, .large .viewer-body { grid-template-columns: 1fr; }
+  .viewer-body img { width: 180px; margin: 0 auto; } .large .viewer-body img { width: min(100%, 340px); }
+  .pair table { min-width: 0; } .pair td, .pair th { padding-right: 8px; }
   .plot { height: 420px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
 }
 @media print { section, .card { break-inside: avoid; border: none; } .controls { display: none; } }
@@ -83,11 +87,11 @@ summary { cursor: pointer; color: var(--accent); }
 _SCRIPT = """
 for (const viewer of document.querySelectorAll("[data-viewer]")) {
   const plot = viewer.querySelector(".plotly-graph-div"), picker = viewer.querySelector("select");
-  const crops = [...viewer.querySelectorAll("img")], perSample = Number(viewer.dataset.traces);
+  const parts = [...viewer.querySelectorAll("[data-sample]")], perSample = Number(viewer.dataset.traces);
   picker.addEventListener("change", () => {
     const shown = plot.data.map((_, i) => Math.floor(i / perSample) === picker.selectedIndex);
     Plotly.restyle(plot, {visible: shown});
-    crops.forEach((crop, i) => { crop.hidden = i !== picker.selectedIndex; });
+    for (const part of parts) part.hidden = Number(part.dataset.sample) !== picker.selectedIndex;
   });
   for (const button of viewer.querySelectorAll("button")) {
     button.addEventListener("click", () => {
@@ -124,9 +128,9 @@ def page(title: str, top: str, sections: Sequence[Section]) -> str:
     return _PAGE.format(title=html.escape(title), css=_CSS, body=body, script=_SCRIPT)
 
 
-def header(name: str, summary: str) -> str:
-    """The page's head: what it reports on, and a few plain sentences."""
-    small, text = paragraph("fusion-jax report", "lead"), paragraph(summary, "lead")
+def header(name: str, summary: str, kind: str = "fusion-jax report") -> str:
+    """The page's head: what it reports on, a few plain sentences, and above both what kind of page it is."""
+    small, text = paragraph(kind, "lead"), paragraph(summary, "lead")
     return f"<header>{small}<h1>{html.escape(name)}</h1>{text}</header>"
 
 
@@ -192,34 +196,65 @@ def folded(summary: str, text: str) -> str:
     return f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>"
 
 
+def plot(figure: Mapping[str, Any], div_id: str, *, with_code: bool) -> str:
+    """A plotly figure, given as a dict, to turn by hand; `with_code` brings plotly's code along, once a page."""
+    import plotly.io
+
+    return plotly.io.to_html(
+        figure,
+        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
+        full_html=False,
+        include_plotlyjs=with_code,
+        validate=False,
+        div_id=div_id,
+    )
+
+
 def viewer(
-    plot: str, labels: Sequence[str], crops: Sequence[bytes], cameras: Sequence[tuple[str, str]], traces: int
+    plot: str,
+    labels: Sequence[str],
+    crops: Sequence[bytes],
+    cameras: Sequence[tuple[str, str]],
+    traces: int,
+    details: Sequence[str] = (),
+    *,
+    large: bool = False,
 ) -> str:
     """A plotly plot with a picker of samples, each with its crop beside it, and buttons for views.
 
     Args:
       plot: plotly's HTML; its data are `traces` traces for each sample.
       labels: plain text, one a sample.
-      crops: PNG files, one a sample.
+      crops: PNG or JPEG files, one a sample.
       cameras: name and plotly camera as JSON, one a button.
+      details: HTML to show under the plot with a sample, one a sample or none at all.
+      large: the crops are many pixels across, so they get more room, and their pixels are not to be seen.
     """
     options = "".join(f"<option>{html.escape(label)}</option>" for label in labels)
     images = "".join(
-        f'<img src="{_data_url(png)}" alt="{html.escape(label)}"{" hidden" if i else ""}>'
-        for i, (png, label) in enumerate(zip(crops, labels, strict=True))
+        f'<img src="{_data_url(crop)}" alt="{html.escape(label)}" {_of_sample(i)}>'
+        for i, (crop, label) in enumerate(zip(crops, labels, strict=True))
     )
+    below = "".join(f"<div {_of_sample(i)}>{part}</div>" for i, part in enumerate(details))
     views = "".join(
         f'<button type="button" data-camera="{html.escape(camera)}">{html.escape(name)}</button>'
         for name, camera in cameras
     )
+    kind = ' class="large"' if large else ""
     return (
-        f'<div data-viewer data-traces="{traces}"><div class="controls">'
+        f'<div data-viewer data-traces="{traces}"{kind}><div class="controls">'
         '<button type="button" data-go="previous" aria-label="previous sample">‹</button>'
         f'<select aria-label="sample" autocomplete="off">{options}</select>'
         '<button type="button" data-go="next" aria-label="next sample">›</button>'
-        f'{views}</div><div class="viewer-body"><div>{images}</div><div class="plot">{plot}</div></div></div>'
+        f'{views}</div><div class="viewer-body"><div>{images}</div><div class="plot">{plot}</div></div>{below}</div>'
     )
 
 
-def _data_url(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+def _of_sample(index: int) -> str:
+    """Attributes of what is shown with one sample alone; at first with the first."""
+    return f'data-sample="{index}"' + " hidden" * (index > 0)
+
+
+def _data_url(picture: bytes) -> str:
+    kind = "png" if picture.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

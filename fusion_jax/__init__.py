@@ -25,10 +25,17 @@ if TYPE_CHECKING:
         live_layers,
         mix,
     )
+    from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_predict_step, heatmap_train_step
     from fusion_jax.heatmaps import decode_heatmaps, gaussian_heatmaps
+    from fusion_jax.hourglass import Hourglass
     from fusion_jax.losses import fusion_loss, pose_loss
     from fusion_jax.metrics import aligned_distances_mm, auc, mpjpe_mm, pck
     from fusion_jax.network import Conv, Dense, FusionNet, Stream
+    from fusion_jax.picture_input import read_photo
+    from fusion_jax.place import read_camera
+    from fusion_jax.pose_record import PersonPose
+    from fusion_jax.predict_stream import predict_frames
+    from fusion_jax.predictor import Predictor
     from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step
     from fusion_jax.skeletons import SKELETONS, Skeleton, convert_joints, skeleton
     from fusion_jax.state import TrainState, create_state
@@ -51,10 +58,17 @@ _HOMES: dict[str, tuple[str, ...]] = {
             "mix",
         ),
     ),
+    "heatmap_steps": ("heatmap_eval_step", "heatmap_predict_step", "heatmap_train_step"),
     "heatmaps": ("decode_heatmaps", "gaussian_heatmaps"),
+    "hourglass": ("Hourglass",),
     "losses": ("fusion_loss", "pose_loss"),
     "metrics": ("aligned_distances_mm", "auc", "mpjpe_mm", "pck"),
     "network": ("Conv", "Dense", "FusionNet", "Stream"),
+    "picture_input": ("read_photo",),
+    "place": ("read_camera",),
+    "pose_record": ("PersonPose",),
+    "predict_stream": ("predict_frames",),
+    "predictor": ("Predictor",),
     "sharding": ("data_mesh", "jit_eval_step", "jit_train_step"),
     "skeletons": ("SKELETONS", "Skeleton", "convert_joints", "skeleton"),
     "state": ("TrainState", "create_state"),

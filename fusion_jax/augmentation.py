@@ -39,5 +39,6 @@ AUGMENTATIONS: dict[str, AugmentConfig] = {
     "full": AugmentConfig(),
     "light": AugmentConfig(crop_probability=0.7, scale_range=0.0, rotation_deg=0.0, colour=0.1),
     "paper": AugmentConfig(0.7, 112 / 128, True, 0.0, 0.0, 0.0, 0.0),
+    "hourglass": AugmentConfig(0.0, 1.0, False, 0.5, 0.25, 30.0, 0.2),
     "none": AugmentConfig(0.0, 1.0, False, 0.0, 0.0, 0.0, 0.0),
 }

@@ -3,18 +3,22 @@
 WORKDIR/config.json     the Config
 WORKDIR/dataset.json    which data: name, folder, fingerprint
 WORKDIR/trained_on.json whom the weights have seen, earlier runs they started from included
-WORKDIR/checkpoints/N   state after N steps and the position of the training data
+WORKDIR/checkpoints/N   state after N steps, the position of the training data, and the card of what the weights are
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import hashlib
 import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from fusion_jax.card import card, check_card
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.leakage import Seen, seen_from_json
@@ -100,18 +104,19 @@ def restore_run(workdir: pathlib.Path, config: Config, mesh: jax.sharding.Mesh) 
     """
     if not (workdir / "checkpoints").is_dir():  # opening them would make the folder
         raise UserError(f"no finished checkpoint in {workdir / 'checkpoints'}; run: fusion-jax train")
-    create = jax.jit(create_state, static_argnums=0, out_shardings=replicated(mesh))
-    checkpoints = Checkpoints(workdir)
+    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws and compiles nothing
+    checkpoints = Checkpoints(workdir, config)
     try:
-        return checkpoints.restore(create(config, jax.random.key(0)))[0]
+        return checkpoints.restore(shapes, mesh)[0]
     finally:
         checkpoints.close()
 
 
 class Checkpoints:
-    """The checkpoints of one run, written in the background, the newest few kept."""
+    """The checkpoints of one run of `config`, written in the background, the newest few kept."""
 
-    def __init__(self, workdir: pathlib.Path, keep: int = 3):
+    def __init__(self, workdir: pathlib.Path, config: Config, keep: int = 3):
+        self._config = config
         self._manager = ocp.CheckpointManager(
             (workdir / "checkpoints").absolute(),
             options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
@@ -127,26 +132,41 @@ class Checkpoints:
         if step == self.latest_step:
             return
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(_arrays(state)), data=ocp.args.JsonSave({"next_batch": next_batch})
+            state=ocp.args.StandardSave(_arrays(state)),
+            data=ocp.args.JsonSave({"next_batch": next_batch}),
+            card=ocp.args.JsonSave(card(self._config)),
         )
         self._manager.save(step, args=args, force=True)
 
-    def restore(self, state: TrainState) -> tuple[TrainState, int]:
-        """The newest checkpoint in the place of `state`, on its devices, and the number of the next training batch.
+    def restore(self, state: TrainState, mesh: jax.sharding.Mesh) -> tuple[TrainState, int]:
+        """The newest checkpoint in the place of `state`, on the mesh, and the number of the next training batch.
 
         Args:
-          state: a state of the same config; its values are not used, only shapes, types and shardings.
+          state: a state of the same config, or its shapes and types, which are all that is used.
+          mesh: every device of it gets the whole state.
 
         Raises:
-          UserError: there is no checkpoint, or it cannot be read.
+          UserError: there is no checkpoint, it cannot be read, or its card tells of weights of another kind.
         """
         step = self.latest_step
         if step is None:
             raise UserError(f"no finished checkpoint in {self._manager.directory}; run: fusion-jax train")
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _arrays(state))
+        everywhere = replicated(mesh)
+        target = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            jax.eval_shape(_arrays, state),
+        )
+        found = self._read(step, ocp.args.Composite(card=ocp.args.JsonRestore()))
+        check_card(found["card"], self._config, str(self._manager.directory / str(step)))  # before shapes can clash
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
+        restored = self._read(step, items)
+        fields = restored["state"]
+        fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
+        return state.replace(**fields), int(restored["data"]["next_batch"])
+
+    def _read(self, step: int, items: Any) -> Any:
         try:
-            restored = self._manager.restore(step, args=items)
+            return self._manager.restore(step, args=items)
         except Exception as error:  # Orbax and TensorStore raise kinds of their own for missing and cut files
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             folder = self._manager.directory / str(step)
@@ -154,9 +174,6 @@ class Checkpoints:
                 f"the checkpoint {folder} is damaged or of another network ({type(error).__name__}: {reason}); "
                 "delete that folder to go on from the one before"
             ) from error
-        fields = restored["state"]
-        key = jax.random.wrap_key_data(fields["rng"], impl=jax.random.key_impl(state.rng))
-        return state.replace(**{**fields, "rng": key}), int(restored["data"]["next_batch"])
 
     def wait(self) -> None:
         """Until every started write is on disk; raises what a writer raised."""
@@ -165,6 +182,16 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for writers and frees them."""
         self._manager.close()
+
+
+def weights_digest(state: TrainState) -> str:
+    """16 hexadecimal digits that tell a network's weights from any others: of parameters and constants, by name."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path({"params": state.params, "constants": state.constants}):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _arrays(state: TrainState) -> dict[str, Any]:

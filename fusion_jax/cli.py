@@ -10,109 +10,10 @@ from typing import Literal
 
 import tyro
 
+from fusion_jax.cli_predict import ImportHourglass, Predict
 from fusion_jax.cli_prepare import CheckData, Prepare
+from fusion_jax.cli_train import Train
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
-
-Preset = Literal["tiny", "paper", "paper-wide", "human36m", "humaneva", "kth", "lsp"]
-StrategyName = Literal["learned", "fixed", "free", "image", "heatmap"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Train:
-    """Train a network, or resume what the work folder holds.
-
-    fusion-jax train --preset tiny --dataset synthetic_humans --data-dir data --workdir runs/learned
-
-    The work folder gets config.json, metrics.jsonl, TensorBoard files and checkpoints. The same command continues
-    after a stop or a kill, at the exact example; another config in the same folder is refused.
-    """
-
-    preset: Preset = "tiny"
-    """tiny: learns on two CPU cores in minutes. paper, paper-wide: the published networks, for GPU or TPU.
-    human36m, humaneva, kth, lsp: the paper's four experiments with its network."""
-    dataset: str | None = None
-    """A prepared dataset, <dataset>/<config> where several are prepared, or synthetic_humans/live, which renders new
-    pictures on the device while it trains. A mixture: human36m=3,synthetic_humans=1; the first is validated on,
-    and weights, in [1e-3, 1e3], count to whole percents of the smallest. None: the preset's."""
-    train_split: Literal["train", "train+validation"] = "train"
-    """train+validation also trains on the people held out for choosing, as published numbers do; choose first."""
-    skeleton: Literal["human36m17", "mpii16", "humaneva15", "lsp14"] | None = None
-    """Layout of the predicted pose; a dataset's own joints are matched to it by name. None: the preset's."""
-    init_from: pathlib.Path | None = None
-    """Work folder of a run whose newest weights this one starts from; joints are matched by name."""
-    data_dir: pathlib.Path = pathlib.Path("data")
-    """Where `fusion-jax prepare` wrote."""
-    workdir: pathlib.Path = pathlib.Path("runs/tiny")
-    """Folder of this run."""
-    steps: int | None = None
-    """Optimiser steps in all; none: the preset's."""
-    strategy: StrategyName = "learned"
-    """Where to fuse: learned finds out; fixed does it at --beta; free has one weight per layer; image and heatmap
-    use that stream alone."""
-    beta: float | None = None
-    """Fusion layer: for fixed 0 (early) .. L (late); for learned where it starts, by default the middle."""
-    alpha_init: float | None = None
-    """Sharpness at the start; none: the preset's."""
-    alpha_penalty_weight: float | None = None
-    """lambda of the penalty lambda / alpha^2, mm^2; none: the preset's."""
-    learning_rate: float | None = None
-    """Of the weights; none: the preset's."""
-    fusion_learning_rate: float | None = None
-    """Of alpha and beta; none: the preset's."""
-    clip_norm: float | None = None
-    """Largest gradient norm of each parameter group, mm^2; 0 for no clipping; none: the preset's."""
-    batch_size: int | None = None
-    """Over all hosts; none: the preset's."""
-    augment: Literal["full", "light", "paper", "none"] | None = None
-    """full: crop, flip, scale, rotation, colour. light: crop, flip, colour. paper: the release's one crop per
-    batch. none: pictures as they are. None: the preset's."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of activations; parameters, loss and metrics stay float32."""
-    seed: int = 0
-    """Draws weights, order, augmentation, dropout; with synthetic_humans/live the people too, test people included."""
-    log_every: int = 25
-    """Steps between two rows of numbers."""
-    eval_every: int = 500
-    """Steps between two evaluations on validation people; 0 for none."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints."""
-    stop_after: int | None = None
-    """Save and stop once this many steps are done in all; the same command without it goes on."""
-    workers: int = 0
-    """Processes that prepare batches; 0 for threads."""
-
-    def run(self) -> None:
-        from fusion_jax.config import with_overrides
-        from fusion_jax.train import LoopOptions, train
-
-        config = with_overrides(
-            self.preset,
-            dataset=self.dataset,
-            train_split=self.train_split,
-            skeleton=self.skeleton,
-            init_from=None if self.init_from is None else str(self.init_from),
-            strategy=self.strategy,
-            beta=self.beta,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            augment=self.augment,
-            compute_dtype=self.compute_dtype,
-            alpha_init=self.alpha_init,
-            alpha_penalty_weight=self.alpha_penalty_weight,
-            learning_rate=self.learning_rate,
-            fusion_learning_rate=self.fusion_learning_rate,
-            clip_norm=self.clip_norm,
-        )
-        options = LoopOptions(
-            log_every=self.log_every,
-            eval_every=self.eval_every,
-            checkpoint_every=self.checkpoint_every,
-            stop_after=self.stop_after,
-            workers=self.workers,
-        )
-        state = train(config, self.data_dir, self.workdir, options)
-        print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,13 +38,25 @@ class Evaluate:
     """Another prepared dataset to score the run on; none: its own."""
     data_dir: pathlib.Path | None = None
     """Where the data is now, if it moved since training."""
+    heatmaps: Literal["true", "noisy", "predicted"] | None = None
+    """Feed a fusion network other heatmaps than it was trained with; none: the same kind."""
+    heatmap_workdir: pathlib.Path | None = None
+    """For predicted: folder of a trained 2D network, if not the one that the run was trained with."""
     batch_size: int = 64
     """Frames at a time; does not change the result."""
 
     def run(self) -> None:
         from fusion_jax.evaluate import evaluate_run, evaluation_text
 
-        result = evaluate_run(self.workdir, self.split, self.data_dir, self.batch_size, self.dataset)
+        result = evaluate_run(
+            self.workdir,
+            self.split,
+            self.data_dir,
+            self.batch_size,
+            self.dataset,
+            heatmaps=self.heatmaps,
+            heatmap_workdir=self.heatmap_workdir,
+        )
         print(evaluation_text(result))
         print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
 
@@ -170,24 +83,28 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Demo:
-    """Everything at once on the embedded dataset: prepare, train three networks, evaluate, report.
+    """Everything at once on the embedded dataset: prepare, train, evaluate, report, and poses of people in photos.
 
     fusion-jax demo
 
-    A few minutes on two CPU cores. What is done already is reused.
+    Trains the 2D network, then three networks on the heatmaps it predicts. Some minutes on two CPU cores. What is done
+    already is reused.
     """
 
     data_dir: pathlib.Path = pathlib.Path("data")
     """Folder for the dataset."""
     runs_dir: pathlib.Path = pathlib.Path("runs/demo")
-    """Folder for the runs: learned, image, heatmap."""
+    """Folder for the runs: hourglass, learned, image, heatmap; and photos with their poses."""
     steps: int | None = None
-    """Steps of each training; none: the preset's."""
+    """Steps of each training; none: the presets'."""
+    all_heatmaps: bool = False
+    """Also train trainable fusion on heatmaps of true and of noisy joints, for a table of who is trained on what and
+    tested on what."""
 
     def run(self) -> None:
         from fusion_jax.demo import run_demo
 
-        run_demo(self.data_dir, self.runs_dir, self.steps)
+        run_demo(self.data_dir, self.runs_dir, self.steps, self.all_heatmaps)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -197,7 +114,7 @@ def main(args: list[str] | None = None) -> int:
     """
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
-    commands = Prepare | CheckData | Train | Evaluate | Report | Demo
+    commands = Prepare | CheckData | Train | Evaluate | Report | Predict | ImportHourglass | Demo
     try:
         command = tyro.cli(commands, prog=prog, description=description, args=args)
         logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it

@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
 from fusion_jax.errors import UserError, check_field, unknown_name
 from fusion_jax.fusion import check_strategy
+from fusion_jax.heatmap_noise import HeatmapNoise
+from fusion_jax.hourglass import STRIDE, check_size
 from fusion_jax.network import Conv, Dense, Stream, active_streams, fusion_layers, hard_weights
 from fusion_jax.skeletons import skeleton
 
@@ -67,12 +69,70 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class HourglassConfig:
+    """The 2D network, a stacked hourglass: `task` heatmaps."""
+
+    stacks: int = 2
+    features: int = 256
+    """Width."""
+    depth: int = 4
+    """How often an hourglass halves its input."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of activations; parameters, statistics, heatmaps and loss are always float32."""
+
+    def __post_init__(self):
+        for name in ("stacks", "depth"):
+            check_field(1 <= getattr(self, name) <= 16, f"network.{name}", getattr(self, name), "in [1, 16]")
+        ok = 4 <= self.features <= 4096 and self.features % 4 == 0
+        check_field(ok, "network.features", self.features, "a multiple of 4 in [4, 4096]")
+        types = ("float32", "bfloat16")
+        check_field(self.compute_dtype in types, "network.compute_dtype", self.compute_dtype, " or ".join(types))
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatmapNet:
+    """A trained 2D network from which a fusion network gets its heatmaps."""
+
+    workdir: str
+    weights: str
+    """Digest of its weights; others of the same folder are refused."""
+    network: HourglassConfig
+    inputs: InputConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class HeatmapConfig:
+    """Where a fusion network's heatmaps come from, in training and, unless told otherwise, in evaluation."""
+
+    source: Literal["true", "noisy", "predicted"] = "true"
+    """true: the dataset's own, else from true 2D joints. noisy: from those with errors. predicted: a 2D network's."""
+    mode: Literal["cache", "frozen", "finetune"] = "cache"
+    """For predicted: worked out once and kept beside the dataset; or in every step, the 2D network frozen; or
+    trained along."""
+    noise: HeatmapNoise = HeatmapNoise()
+    net: HeatmapNet | None = None
+    """For predicted."""
+
+    def __post_init__(self):
+        kinds, modes = ("true", "noisy", "predicted"), ("cache", "frozen", "finetune")
+        check_field(self.source in kinds, "heatmaps.source", self.source, " or ".join(kinds))
+        check_field(self.mode in modes, "heatmaps.mode", self.mode, " or ".join(modes))
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the 2D network runs in the training step."""
+        return self.source == "predicted" and self.mode != "cache"
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimConfig:
     """Adam with a learning rate of its own for the fusion parameters."""
 
     learning_rate: float = 1e-3
     fusion_learning_rate: float = 1e-2
     """Of alpha, beta and free mix logits; Adam moves them by about this much a step."""
+    heatmap_learning_rate: float = 1e-4
+    """Of a 2D network that is trained along with a fusion network."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After the warm-up: constant as in the paper, or a cosine down to 1% (both groups)."""
     warmup_steps: int = 100
@@ -84,7 +144,7 @@ class OptimConfig:
     def __post_init__(self):
         kinds = ("constant", "cosine")
         check_field(self.schedule in kinds, "optim.schedule", self.schedule, " or ".join(kinds))
-        for name in ("learning_rate", "fusion_learning_rate"):
+        for name in ("learning_rate", "fusion_learning_rate", "heatmap_learning_rate"):
             check_field(0 < getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), "> 0 and finite")
         for name in ("warmup_steps", "clip_norm", "alpha_penalty_weight"):
             check_field(0 <= getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), ">= 0 and finite")
@@ -95,10 +155,13 @@ class Config:
     """All that determines a run's result; saved beside its checkpoints and compared on resume."""
 
     preset: str
-    network: NetworkConfig
+    network: NetworkConfig | HourglassConfig
+    """What is trained: a fusion network, or the 2D network."""
     inputs: InputConfig = InputConfig()
     optim: OptimConfig = OptimConfig()
     augment: AugmentConfig = AugmentConfig()
+    heatmaps: HeatmapConfig = HeatmapConfig()
+    """Of a fusion network."""
     dataset: str = "synthetic_humans"
     """A name, or a mixture such as 'human36m=3,synthetic_humans=1'; the first is validated and tested on.
 
@@ -119,6 +182,43 @@ class Config:
         check_field(self.steps >= 1, "steps", self.steps, ">= 1")
         check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
+        if isinstance(self.network, HourglassConfig):
+            _check_hourglass(self.network, self.inputs, self.heatmaps)
+        elif self.heatmaps.net is not None:
+            ours, theirs = self.inputs.heatmap_skeleton, self.heatmaps.net.inputs.heatmap_skeleton
+            expected = f"{theirs!r}, which the 2D network of {self.heatmaps.net.workdir} predicts"
+            check_field(ours == theirs, "inputs.heatmap_skeleton", ours, expected)
+
+    @property
+    def task(self) -> Literal["pose", "heatmaps"]:
+        """What the run learns: 3D poses, or 2D joints as heatmaps."""
+        return "heatmaps" if isinstance(self.network, HourglassConfig) else "pose"
+
+    @property
+    def fusion(self) -> NetworkConfig:
+        """The network of a run that learns poses. Raises UserError for a 2D network."""
+        if isinstance(self.network, HourglassConfig):
+            raise UserError("this run is of a 2D network (task heatmaps); a run of a fusion network is needed here")
+        return self.network
+
+    @property
+    def hourglass(self) -> HourglassConfig:
+        """The network of a run that learns heatmaps. Raises UserError for a fusion network."""
+        if not isinstance(self.network, HourglassConfig):
+            raise UserError("this run is of a fusion network (task pose); a run of a 2D network is needed here")
+        return self.network
+
+
+def _check_hourglass(network: HourglassConfig, inputs: InputConfig, heatmaps: HeatmapConfig) -> None:
+    check_size((inputs.image_size, inputs.image_size), network.depth)
+    size = inputs.image_size // STRIDE
+    check_field(
+        inputs.heatmap_size == size, "inputs.heatmap_size", inputs.heatmap_size, f"{size}, a quarter of the input"
+    )
+    ours = inputs.skeleton == inputs.heatmap_skeleton
+    check_field(ours, "inputs.skeleton", inputs.skeleton, f"{inputs.heatmap_skeleton!r}, which the heatmaps are of")
+    own = heatmaps == HeatmapConfig()
+    check_field(own, "heatmaps", heatmaps.source, "the default: a 2D network makes heatmaps and reads none")
 
 
 def two_streams(image: tuple, heatmap: tuple | None = None) -> tuple[Stream, ...]:
@@ -137,7 +237,7 @@ def tiny() -> Config:
     return Config(
         preset="tiny",
         network=NetworkConfig(two_streams(layers)),
-        inputs=InputConfig(image_size=64, heatmap_size=64, heatmap_sigma_px=1.5),
+        inputs=InputConfig(image_size=64, heatmap_size=16),  # what `hourglass-tiny` predicts
         optim=OptimConfig(learning_rate=2e-3, fusion_learning_rate=3e-2),
         augment=AUGMENTATIONS["light"],
         steps=1000,
@@ -173,7 +273,7 @@ def paper_wide() -> Config:
     """
     dense = (Dense(512, 0.5), Dense(2048, 0.5), Dense(4096, 0.5), Dense(512), Dense(512))
     base = paper()
-    network = dataclasses.replace(base.network, streams=two_streams((*_PAPER_CONVS, *dense)))
+    network = dataclasses.replace(base.fusion, streams=two_streams((*_PAPER_CONVS, *dense)))
     return dataclasses.replace(base, preset="paper-wide", network=network)
 
 
@@ -215,6 +315,40 @@ def lsp() -> Config:
     return dataclasses.replace(config, augment=AUGMENTATIONS["none"])  # live pictures are new each time
 
 
+def hourglass_tiny() -> Config:
+    """A small 2D network that learns on two CPU cores within minutes, on `synthetic_humans`.
+
+    fusion-jax train --task heatmaps --dataset synthetic_humans --data-dir DATA --workdir RUN
+    """
+    # Measured: small batches and large steps learn most in a given time, and strong augmentation needs more of it.
+    base = _hourglass("hourglass-tiny", HourglassConfig(1, 64), "synthetic_humans", 64, 2400, 16)
+    return dataclasses.replace(base, optim=OptimConfig(learning_rate=6e-3), augment=AUGMENTATIONS["light"])
+
+
+def hourglass_2() -> Config:
+    """Two stacks as published, on MPII: input 256 px, 6.6 M parameters.
+
+    fusion-jax train --task heatmaps --preset hourglass-2 --data-dir DATA --workdir RUN
+    """
+    return _hourglass("hourglass-2", HourglassConfig(2), "mpii", 256, 200_000, 16)
+
+
+def hourglass_8() -> Config:
+    """Eight stacks as published, on MPII: input 256 px, 25 M parameters.
+
+    fusion-jax train --task heatmaps --preset hourglass-8 --data-dir DATA --workdir RUN
+    """
+    return _hourglass("hourglass-8", HourglassConfig(8), "mpii", 256, 200_000, 16)
+
+
+def _hourglass(name: str, network: HourglassConfig, dataset: str, size: int, steps: int, batch_size: int) -> Config:
+    inputs = InputConfig(image_size=size, skeleton="mpii16", heatmap_size=size // STRIDE)
+    optim = OptimConfig(learning_rate=1e-3)
+    return Config(
+        name, network, inputs, optim, AUGMENTATIONS["hourglass"], dataset=dataset, steps=steps, batch_size=batch_size
+    )
+
+
 def _experiment(name: str, dataset: str, layout: str, steps: int) -> Config:
     """`paper` with another dataset and pose layout; the paper does not tell how long it fine-tuned, steps are ours."""
     base = paper()
@@ -225,6 +359,7 @@ def _experiment(name: str, dataset: str, layout: str, steps: int) -> Config:
 PRESETS: dict[str, Callable[[], Config]] = {
     **{"tiny": tiny, "paper": paper, "paper-wide": paper_wide},
     **{"human36m": human36m, "humaneva": humaneva, "kth": kth, "lsp": lsp},
+    **{"hourglass-tiny": hourglass_tiny, "hourglass-2": hourglass_2, "hourglass-8": hourglass_8},
 }
 
 
@@ -248,6 +383,9 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
     """
     config = preset(name)
     given = {key: value for key, value in fields.items() if value is not None}
+    if config.task == "heatmaps":  # whose sizes and layouts follow from one another
+        given |= {"heatmap_skeleton": given["skeleton"]} if "skeleton" in given else {}
+        given |= {"heatmap_size": given["image_size"] // STRIDE} if "image_size" in given else {}
     live = str(given.get("dataset", config.dataset)).endswith("/live")
     if live and augment not in (None, "none"):
         raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")
@@ -256,11 +394,14 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
     if augment is not None:
         given["augment"] = _augmentation(augment)
     for part in ("network", "inputs", "optim"):
-        record = getattr(config, part)
+        record: Any = getattr(config, part)
         names = {field.name for field in dataclasses.fields(record)} & given.keys()
         given[part] = dataclasses.replace(record, **{key: given.pop(key) for key in names})
     known = [field.name for field in dataclasses.fields(config)]
+    other = NetworkConfig if config.task == "heatmaps" else HourglassConfig
     for key in given:
+        if key in {field.name for field in dataclasses.fields(other)}:
+            raise UserError(f"preset {name} is for task {config.task}, whose networks have no {key!r}; leave it away")
         if key not in known:
             raise unknown_name("setting", key, known)
     return dataclasses.replace(config, **given)

@@ -85,14 +85,18 @@ def open_mixture(text: str, data_dir: pathlib.Path, image_size: int, seed: int =
     return opened
 
 
-def check_trainable(datasets: Sequence[PoseDataset], target: Skeleton, split: str) -> None:
-    """Raises UserError, naming the dataset, where one lacks joints of the target layout or, in a mixture, all 3D."""
+def check_trainable(datasets: Sequence[PoseDataset], target: Skeleton, split: str, poses: bool = True) -> None:
+    """Raises UserError, naming the dataset, where one lacks joints of the target layout or, in a mixture, all 3D.
+
+    Args:
+      poses: whether poses are learned; a 2D network needs none.
+    """
     for dataset in datasets:
         try:
             joint_sources(dataset.skeleton, target)
         except UserError as error:
             raise UserError(f"{dataset.name}: {error}") from error
-        if len(datasets) > 1 and not has_poses(dataset, target, split):
+        if poses and len(datasets) > 1 and not has_poses(dataset, target, split):
             raise UserError(
                 f"{dataset.name} has no 3D poses; it would only dilute the loss; leave it out of the mixture"
             )

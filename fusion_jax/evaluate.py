@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import os
 import pathlib
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from data_pipelines.loader import MissingPosesError, eval_batches, pose_statistics
+from data_pipelines.loader import MissingPosesError, pose_statistics
 from data_pipelines.prepared import PoseDataset
-from data_pipelines.samples import text
 from fusion_jax import sharding
-from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, restore_run
+from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
-from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError, check_field
-from fusion_jax.leakage import Seen, check_test, unknown_overlap
-from fusion_jax.protocol_tables import score_protocol
-from fusion_jax.protocol_text import protocol_csv, protocol_markdown
+from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
+from fusion_jax.heatmap_cache import with_cache
+from fusion_jax.heatmap_feed import Feed, open_feed
+from fusion_jax.heatmap_net import Source
+from fusion_jax.inputs import network_inputs, with_heatmaps
+from fusion_jax.leakage import Seen, check_test
+from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
-from fusion_jax.records import write_text
+from fusion_jax.scoring import (
+    data_words,
+    example_labels,
+    load_samples,
+    loaded_size,
+    open_scored,
+    save_arrays,
+    score_benchmark,
+    score_split,
+    scored_name,
+    seen_before,
+    write_benchmark,
+)
 from fusion_jax.skeletons import skeleton
-from fusion_jax.steps import network_inputs
+from fusion_jax.state import TrainState
 from fusion_jax.tables import ALIGNMENTS, baseline_frames, markdown, pick_samples, table, write_tables
-from fusion_jax.train import place_batch, score_split
 
 _MADE = "from true 2D joints"
 
@@ -40,10 +50,14 @@ def evaluate_run(
     data_dir: pathlib.Path | None = None,
     batch_size: int = 64,
     dataset: str | None = None,
+    *,
+    heatmaps: Source | None = None,
+    heatmap_workdir: pathlib.Path | None = None,
 ) -> dict[str, Any]:
     """Scores the newest checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
 
-    <name> is the split, or <dataset>_<config>_<split> for a dataset other than the run's own. A dataset with a
+    <name> is the split, or <dataset>_<config>_<split> for a dataset other than the run's own, with _<heatmaps> behind
+    it where a fusion network is fed other heatmaps than it was trained with. A dataset with a
     protocol of its own (`protocols.PROTOCOLS`) also gets that protocol's tables: `benchmark` in the result,
     <name>_protocol.{md,csv}.
 
@@ -53,79 +67,59 @@ def evaluate_run(
       data_dir: where the data is now, if it moved since training.
       batch_size: frames at a time; does not change the result.
       dataset: name of a prepared dataset; None for the run's own, the first of a mixture.
+      heatmaps: true, noisy or predicted, whatever the network was trained with; None for the same.
+      heatmap_workdir: of the 2D network that predicts them; None for the one that the run was trained with.
 
     Returns:
       The table as written to the JSON file.
 
     Raises:
-      UserError: no run, no checkpoint, no such split, data that differs from what the run trained on, a layout without
-        joints that the protocol scores, or frames or people of another split that the network has seen in training.
+      UserError: no run, no checkpoint, no such split, no 2D network where one is needed, data that differs from what
+        the run trained on, a layout without joints that the protocol scores, or frames or people of another split that
+        the network has seen in training.
     """
     workdir = pathlib.Path(workdir)
     check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
-    opened = _open(config, record, data_dir, dataset, workdir)
+    if config.task == "heatmaps":
+        if heatmaps is not None or heatmap_workdir is not None:
+            raise UserError(f"{workdir} is a 2D network, which reads no heatmaps; leave --heatmaps away")
+        return evaluate_heatmap_run(workdir, split, data_dir, batch_size, dataset)
+    mesh = sharding.data_mesh()
+    feed = open_feed(config, heatmaps, heatmap_workdir, mesh)
+    config = feed.config
+    opened = open_scored(config, record, data_dir, dataset, workdir)
     layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
     if family in PROTOCOLS:
         PROTOCOLS[family].check_joints(layout)
-    seen, own = load_seen(workdir), dataset is None
-    trained_on_it = own and bool(set(split.split("+")) & set(config.train_split.split("+")))
-    if not trained_on_it:
-        check_test(seen, opened, split)
-    warnings = ["the network was trained on these frames"] if trained_on_it else []
-    warnings += filter(None, [unknown_overlap(seen, opened, split)])
-    mesh = sharding.data_mesh()
-    state = restore_run(workdir, config, mesh)
-    tell = functools.partial(example_labels, enlarged=config.inputs.image_size / opened.image_size)
+    own = dataset is None
+    seen, warnings = seen_before(config, workdir, opened, split, own=own)
+    if feed.net is not None:
+        if not set(split.split("+")) & set(config.train_split.split("+")):
+            check_test(feed.net.seen, opened, split)
+        folder = data_dir or pathlib.Path(record.data_dir)
+        opened = with_cache(opened, folder, feed.net, set(split.split("+")), mesh)
+    state = feed.state(restore_run(workdir, feed.trained, mesh))
+    tell = functools.partial(example_labels, enlarged=loaded_size(config) / opened.image_size)
     frames = score_split(config, state, opened, split, mesh, batch_size=batch_size, labels=tell)
-    name = split if own else re.sub("[/=]", "_", f"{opened.name}_{split}")
+    name = scored_name(opened, split, own=own) + feed.suffix
     result = table(frames, frames["action"], layout, _baseline(opened, frames, layout)) | {
-        "protocol": protocol_words(config, opened, split, seen, warnings),
+        "protocol": protocol_words(config, opened, split, seen, warnings, feed),
         "name": name,
         "dataset": opened.name,
         "split": split,
-        "strategy": config.network.strategy,
+        "strategy": config.fusion.strategy,
+        "heatmaps": config.heatmaps.source,
         "checkpoint_step": int(state.step),
     }
     if not own:
         result["baseline"]["name"] += f" of {opened.name}"
     if family in PROTOCOLS:
-        result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, config, warnings)
-        write_text(workdir / "eval" / f"{name}_protocol.md", protocol_markdown(result["benchmark"]))
-        write_text(workdir / "eval" / f"{name}_protocol.csv", protocol_csv(result["benchmark"]))
-    write_samples(workdir / "eval" / f"{name}_samples.npz", config, opened, split, frames)
+        result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, feed, warnings)
+        write_benchmark(workdir / "eval", name, result["benchmark"])
+    write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
     write_tables(workdir / "eval", name, result)
     return result
-
-
-def _open(
-    config: Config, record: DatasetRecord, data_dir: pathlib.Path | None, dataset: str | None, workdir: pathlib.Path
-) -> PoseDataset:
-    """The dataset to score; the run's own has to be what it was trained on."""
-    folder = data_dir or pathlib.Path(record.data_dir)
-    if dataset is not None:
-        return open_dataset(dataset, folder, config.inputs.image_size, config.seed)
-    name = parse_mixture(config.dataset)[0][0]
-    opened = open_dataset(name, folder, config.inputs.image_size, config.seed)
-    expected = record.fingerprint.split("+")[0]
-    if opened.fingerprint != expected:
-        raise UserError(
-            f"the data in {folder} is not what {workdir} was trained on (fingerprint {opened.fingerprint}, expected "
-            f"{expected}); prepare it alike or give --data-dir"
-        )
-    return opened
-
-
-def example_labels(example: Mapping[str, Any], enlarged: float) -> dict[str, Any]:
-    """What an example says of itself: texts, '' where it does not, and `head_size_px`, 0 if unknown.
-
-    Args:
-      enlarged: px of the network's input for each px of the stored picture; the head's size is told in the former,
-        as the 2D joints that are scored.
-    """
-    names = ("subject", "action", "sequence", "camera_name")
-    texts = {name: np.str_(text(example.get(name, ""))) for name in names}
-    return {**texts, "head_size_px": np.float64(enlarged * float(example.get("head_size_px", 0)))}
 
 
 def _baseline(dataset: PoseDataset, frames: dict[str, np.ndarray], layout) -> dict[str, np.ndarray]:
@@ -149,60 +143,53 @@ def _benchmark(
     dataset: PoseDataset,
     split: str,
     seen: Sequence[Seen],
-    config: Config,
+    feed: Feed,
     warnings: Sequence[str],
 ) -> dict[str, Any]:
-    people = sorted({name for part in seen if part.family == dataset.family for name in part.subjects})
-    strategy, fed = config.network.strategy, _input_words(config, dataset, split)
+    config = feed.config
+    strategy, fed = config.fusion.strategy, _input_words(config, dataset, split, feed)
     alone = {"image": "; this network reads the crops alone", "heatmap": "; this network reads the heatmaps alone"}
-    differs = []
-    if strategy != "image" and fed.endswith(_MADE):
-        differs.append("the network is given the true 2D joints, as heatmaps")
-    trained_on_it = any(part.family == dataset.family for part in seen)
-    if trained_on_it and config.train_split == "train" and "validation" in dataset.splits:
-        differs.append("trained without the held-out validation part")
-    return score_protocol(
+    given = strategy != "image" and _MADE in fed
+    return score_benchmark(
         protocol,
         frames,
-        frames,
-        skeleton(config.inputs.skeleton),
-        training_subjects=people,
-        description=dict(dataset.description),
-        split=split,
+        dataset,
+        split,
+        seen,
+        config,
         network_input=fed + alone.get(strategy, ""),
-        differs=differs,
+        differs=["the network is given the true 2D joints, as heatmaps"] if given else [],
         warnings=warnings,
     )
 
 
 def evaluation_text(result: dict[str, Any]) -> str:
     """The tables for a terminal: the general one where anything is known in 3D, and the benchmark's."""
+    if result.get("task") == "heatmaps":
+        return heatmap_text(result)
     parts = [markdown(result)] if result["mpjpe_mm"] is not None or "benchmark" not in result else []
     parts += [protocol_markdown(result["benchmark"])] if "benchmark" in result else []
     return "\n".join(parts)
 
 
 def protocol_words(
-    config: Config, dataset: PoseDataset, split: str, seen: Sequence[Seen], warnings: Sequence[str] = ()
+    config: Config,
+    dataset: PoseDataset,
+    split: str,
+    seen: Sequence[Seen],
+    warnings: Sequence[str] = (),
+    feed: Feed | None = None,
 ) -> dict[str, Any]:
     """What a number means: who, which frames, which root and joints, which alignment, mean over what.
 
     Args:
+      feed: what the network is fed; None for heatmaps of true joints.
       warnings: what casts doubt on it, beside the dataset's own warning.
     """
     layout = skeleton(config.inputs.skeleton)
-    people = [name for part in split.split("+") for name in dataset.subjects.get(part, [])]
-    doubts = [*warnings, *filter(None, [dataset.description.get("warning")])]
     return {
-        "dataset": dataset.name,
-        "split": split,
-        "subjects": people or "unknown",
-        "training data": [part.dataset for part in seen],
-        "training subjects": sorted({name for part in seen for name in part.subjects}) or "unknown",
-        **dataset.description,
-        **({"warning": "; ".join(doubts)} if doubts else {}),
-        "scoring": "every frame of the split once, no batch dropped",
-        "input": _input_words(config, dataset, split),
+        **data_words(dataset, split, seen, warnings),
+        "input": _input_words(config, dataset, split, feed),
         "root": " and ".join(layout.root),
         "joints": f"{layout.num_joints} ({layout.name}), the root counted",
         "unit and frame": "mm, camera frame, relative to the root",
@@ -211,43 +198,39 @@ def protocol_words(
     }
 
 
-def _input_words(config: Config, dataset: PoseDataset, split: str) -> str:
-    heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else _MADE
+def _input_words(config: Config, dataset: PoseDataset, split: str, feed: Feed | None) -> str:
+    if feed is not None and feed.words:
+        heatmaps = feed.words
+    else:
+        heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else _MADE
     return f"{config.inputs.image_size} px crops; heatmaps {heatmaps}"
 
 
 def write_samples(
-    path: pathlib.Path, config: Config, dataset: PoseDataset, split: str, frames: dict[str, np.ndarray]
+    path: pathlib.Path,
+    config: Config,
+    state: TrainState,
+    dataset: PoseDataset,
+    split: str,
+    frames: dict[str, np.ndarray],
 ) -> None:
     """Saves the best, median and worst frames with pictures, heatmaps and both poses, for the report."""
     rows, kinds = pick_samples(frames)
-    index = frames["index"][rows]
-    examples = [dataset.split(split)[int(i)] for i in index]
-    wanted = dataclasses.replace(dataset, splits={"samples": examples})
-    (batch,) = eval_batches(
-        wanted,
-        "samples",
-        target=skeleton(config.inputs.skeleton),
-        image_size=config.inputs.image_size,
-        batch_size=len(rows),
-    )
-    batch = place_batch(batch, dataset, sharding.data_mesh(jax.local_devices()[:1]))
-    inputs = network_inputs(batch, config.inputs)
+    batch, names = load_samples(config, dataset, split, frames["index"][rows])
+    batch["index"] = frames["index"][rows]  # by which noise is drawn, as when they were scored
+    here = jax.device_put(state, jax.local_devices()[0])  # so few frames need not divide over all devices
+    inputs = network_inputs(with_heatmaps(here, batch), config.inputs)
+    shrunk = config.inputs.image_size / batch["image"].shape[1]
     arrays = {
         "image": np.asarray(np.round(np.asarray(inputs["image"]) * 255), np.uint8),
         "heatmap": np.asarray(inputs["heatmap"], np.float16),
-        "joints2d": np.asarray(batch["joints2d"]),
+        "joints2d": (np.asarray(batch["joints2d"]) + 0.5) * shrunk - 0.5,
         "true_mm": frames["true_mm"][rows],
         "pred_mm": frames["pred_mm"][rows],
         "valid": frames["valid"][rows],
         "valid2d": np.asarray(batch["valid2d"]),
         "mpjpe_mm": np.ma.masked_array(frames["mpjpe"][rows], ~frames["valid"][rows]).mean(1).filled(np.nan),
         "kind": kinds,
-        **{name: np.array([text(e[name]) for e in examples]) for name in ("subject", "action")},
-        "sequence": np.array(["/".join(text(e[k]) for k in ("sequence", "camera_name") if k in e) for e in examples]),
-        "frame": np.array([int(e["frame"]) for e in examples]),
+        **names,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial.npz")
-    np.savez_compressed(partial, **arrays)
-    os.replace(partial, path)
+    save_arrays(path, arrays)

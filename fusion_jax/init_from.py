@@ -14,6 +14,7 @@ from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run, load_seen, restore_run
 from fusion_jax.config import Config, InputConfig
 from fusion_jax.errors import UserError
+from fusion_jax.init_hourglass import transfer_hourglass
 from fusion_jax.leakage import Seen
 from fusion_jax.network import active_streams
 from fusion_jax.skeletons import Skeleton, skeleton, stand_ins
@@ -33,15 +34,24 @@ def init_from(
       UserError: no run or checkpoint there, or nothing of it fits this network.
     """
     old_config, _ = load_run(workdir)
+    if old_config.task != config.task:
+        raise UserError(
+            f"init_from: {workdir} learned task {old_config.task}, this run learns {config.task}; they share no layers"
+            + ("; a 2D network goes to --heatmap-workdir" if old_config.task == "heatmaps" else "")
+        )
     old = restore_run(workdir, old_config, mesh)
-    new_params, lines = transfer(
-        jax.device_get(old.params), jax.device_get(old.constants), old_config,
-        jax.device_get(state.params), jax.device_get(state.constants), config,
-    )  # fmt: skip
+    before, constants_before = jax.device_get((old.params, old.constants))
+    after, new_constants = jax.device_get((state.params, state.constants))
+    if config.task == "heatmaps":
+        new_params, new_constants, lines = transfer_hourglass(
+            before, constants_before, old_config, after, new_constants, config
+        )
+    else:
+        new_params, lines = transfer(before, constants_before, old_config, after, new_constants, config)
     if show:
         print(f"starting from {workdir} after {int(old.step)} steps: " + "; ".join(lines))
-    params = jax.device_put(new_params, sharding.replicated(mesh))
-    return state.replace(params=params), load_seen(workdir)
+    params, constants = jax.device_put((new_params, new_constants), sharding.replicated(mesh))
+    return state.replace(params=params, constants=constants), load_seen(workdir)
 
 
 def transfer(
@@ -66,7 +76,7 @@ def transfer(
     result, copied, fresh = dict(target), [], []
     depth, old_depth = (_depth(c) for c in (config, old_config))
     output, old_output = f"fusion_{depth + 1}", f"fusion_{old_depth + 1}"
-    own = {"alpha", "beta"} if config.network.beta is not None or depth != old_depth else set()
+    own = {"alpha", "beta"} if config.fusion.beta is not None or depth != old_depth else set()
     channels = _input_channels(old_config.inputs, config.inputs)
     for path, value in target.items():
         if path[0] == output:
@@ -167,7 +177,7 @@ def _with_channels(old: np.ndarray, new: np.ndarray, channels: list[int | None])
 
 
 def _depth(config: Config) -> int:
-    return len(active_streams(config.network.streams, config.network.strategy)[0].layers)
+    return len(active_streams(config.fusion.streams, config.fusion.strategy)[0].layers)
 
 
 def _flat(tree: Mapping) -> Params:

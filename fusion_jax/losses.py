@@ -37,3 +37,11 @@ def fusion_loss(
     data = pose_loss(pred_mm, true_mm, valid)
     penalty = jnp.zeros_like(data) if alpha is None else alpha_penalty_weight * alpha_penalty(alpha)
     return data + penalty, {"data_loss": data, "penalty": penalty}
+
+
+def heatmap_loss(pred: Float[Array, "S B h w K"], true: Float[Array, "B h w K"]) -> Float[Array, ""]:
+    """Mean squared error of every stack's heatmaps, summed over the stacks (Newell, Yang, Deng, ECCV 2016).
+
+    A joint that is not known has an empty map, as published: its true map is all zero.
+    """
+    return ((pred - true) ** 2).mean((1, 2, 3, 4)).sum()

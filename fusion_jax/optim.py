@@ -1,4 +1,4 @@
-"""Config to optax: Adam, with alpha, beta and free mix logits in a group of their own."""
+"""Config to optax: Adam, with groups of their own for alpha, beta, free mix logits and for a 2D network in the step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import optax
 
 from fusion_jax.config import OptimConfig
 
+HEATMAP_NETWORK = "heatmap_network"
+"""Where the parameter tree holds a 2D network that is trained along."""
 FUSION_PARAMETERS = ("alpha", "beta", "mix_logits")
 
 
@@ -25,9 +27,9 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
         clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
         return optax.chain(clip, optax.adam(learning_rate_schedule(config, learning_rate, steps)))
 
-    return optax.partition(
-        {"weights": group(config.learning_rate), "fusion": group(config.fusion_learning_rate)}, _labels
-    )
+    rates = {"weights": config.learning_rate, "fusion": config.fusion_learning_rate}
+    rates |= {HEATMAP_NETWORK: config.heatmap_learning_rate}
+    return optax.partition({name: group(rate) for name, rate in rates.items()}, _labels)
 
 
 def learning_rate_schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
@@ -45,6 +47,7 @@ def learning_rate_schedule(config: OptimConfig, peak: float, steps: int) -> opta
 
 def _labels(params: dict) -> dict:
     def label(name: str, subtree: Any) -> Any:
-        return jax.tree.map(lambda _: "fusion" if name in FUSION_PARAMETERS else "weights", subtree)
+        kind = "fusion" if name in FUSION_PARAMETERS else name if name == HEATMAP_NETWORK else "weights"
+        return jax.tree.map(lambda _: kind, subtree)
 
     return {name: label(name, subtree) for name, subtree in params.items()}

@@ -17,6 +17,9 @@ from fusion_jax.records import write_text
 _SHOWN = {
     "loss": "{:.3g}",
     "mpjpe_mm": "{:.1f}",
+    "joint_error_px": "{:.2f}",
+    "pckh_0.5": "{:.3f}",
+    "pck_0.2_torso": "{:.3f}",
     "alpha": "{:.3f}",
     "beta": "{:.2f}",
     "examples_per_s": "{:.0f}",
@@ -26,8 +29,8 @@ _SHOWN = {
 class Progress:
     """Writes rows of numbers for a run of `total` steps that starts at `start`; a context manager.
 
-    On a terminal it shows a bar with loss, mpjpe, alpha, beta, examples/s and time left; elsewhere it prints a
-    line for each row.
+    On a terminal it shows a bar with loss, error (mpjpe or, of a 2D network, px), alpha, beta, examples/s and time
+    left; elsewhere it prints a line for each row.
     """
 
     def __init__(self, workdir: pathlib.Path, *, start: int, total: int, label: str, show: bool = True):

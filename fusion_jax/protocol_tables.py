@@ -88,7 +88,7 @@ def score_protocol(
 
 
 def _checked_labels(protocol: Protocol, frames: Frames, labels: Frames) -> Frames:
-    count = len(frames["pred_mm"])
+    count = len(frames["pred2d_px" if "pred2d_px" in frames else "pred_mm"])
     needed = ["subject", "action", "sequence", "camera_name"]
     needed += ["head_size_px"] if protocol.joint_groups and not protocol.pck_scale else []
     found = {name: np.asarray(labels[name]) for name in needed if name in labels}

@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from fusion_jax import pictures, pose_pictures, report_page
+from fusion_jax.errors import UserError
 from fusion_jax.pictures import Curve
 from fusion_jax.report_benchmark import benchmark_sections
+from fusion_jax.report_heatmaps import TASK, heatmap_numbers, heatmap_sections
 from fusion_jax.report_page import Section, paragraph, picture, subtitle
 from fusion_jax.report_scores import (
     baseline_of,
@@ -41,13 +43,20 @@ def write_report(workdir: Path, compare: Sequence[Path] = ()) -> Path:
 
     Args:
       workdir: a run of `fusion-jax train` that `fusion-jax evaluate` has scored.
-      compare: work folders of other scored runs, for a table that sets them side by side.
+      compare: work folders of other scored runs of the same task, for a table that sets them side by side.
 
     Raises:
-      UserError: a file is missing or broken; it names the file and the command that makes it.
+      UserError: a file is missing or broken (it names the file and the command that makes it), or a run to compare
+        with is of another task.
     """
     run = read_run(workdir)
     others = [read_run(path, log=False) for path in compare]
+    for other in others:
+        if other.task != run.task:
+            raise UserError(
+                f"--compare {other.workdir}: a run of task {other.task}, but {run.workdir} is of task {run.task}, and "
+                "their scores measure different things; compare runs of one task"
+            )
     sections = _sections(run, others)
     folder = run.workdir / "report"
     folder.mkdir(exist_ok=True)
@@ -63,22 +72,27 @@ def _sections(run: RunRecord, others: Sequence[RunRecord]) -> list[Section]:
     sections = [headline_section(run), *benchmark_sections(run)]
     if others:
         sections.append(comparison_section([run, *others]))
-    sections += [_learning(run), _fusion(run)]
+    sections += heatmap_sections(run) if run.task == "heatmaps" else _pose_sections(run)
+    return [*sections, _settings(run)]
+
+
+def _pose_sections(run: RunRecord) -> list[Section]:
+    sections = [_learning(run), _fusion(run)]
     has_code = False
     for index, evaluation in enumerate(run.evaluations):
         sections.append(_samples(run, evaluation, index, with_code=not has_code))
         has_code = has_code or evaluation.samples is not None
         sections.append(breakdown_section(run, evaluation))
-    return [*sections, _settings(run)]
+    return sections
 
 
 def _page(run: RunRecord, sections: Sequence[Section]) -> str:
     name = run.workdir.resolve().name
-    top = [
-        report_page.header(name, _TASK + _STRATEGIES.get(run.strategy, "")),
-        report_page.contents(sections),
-        report_page.cards(_big_numbers(run)),
-    ]
+    if run.task == "heatmaps":
+        words, numbers = TASK, heatmap_numbers(run)
+    else:
+        words, numbers = _TASK + _STRATEGIES.get(run.strategy, ""), _big_numbers(run)
+    top = [report_page.header(name, words), report_page.contents(sections), report_page.cards(numbers)]
     return report_page.page(f"{name} - fusion-jax report", "\n".join(top), sections)
 
 
@@ -197,16 +211,7 @@ def _samples(run: RunRecord, evaluation: Evaluation, index: int, *, with_code: b
 
 
 def _viewer(samples: Samples, run: RunRecord, div_id: str, with_code: bool) -> str:
-    import plotly.io
-
-    plot = plotly.io.to_html(
-        pose_pictures.pose_viewer(samples, run.skeleton),
-        config={"displaylogo": False, "responsive": True, "displayModeBar": False},
-        full_html=False,
-        include_plotlyjs=with_code,
-        validate=False,
-        div_id=div_id,
-    )
+    plot = report_page.plot(pose_pictures.pose_viewer(samples, run.skeleton), div_id, with_code=with_code)
     labels = [pose_pictures.sample_title(samples, row) for row in range(len(samples.frame))]
     cameras = [(name, json.dumps(camera)) for name, camera in pose_pictures.CAMERAS.items()]
     crops = [pictures.pixels_png(image) for image in samples.image]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fusion_jax import pictures
 from fusion_jax.report_page import Section, definitions, paragraph, picture, subtitle, table
-from fusion_jax.run_record import Evaluation, Record, RunRecord, is_number
+from fusion_jax.run_record import Evaluation, Record, RunRecord, Task, is_number
 
 METRICS = (
     ("mpjpe_mm", "MPJPE", "mean distance between predicted and true joint"),
@@ -23,19 +23,47 @@ METRICS = (
     ("pck_150mm", "PCK at 150 mm", "share of joints at most 150 mm off; more is better"),
     ("auc", "AUC", "that share, averaged over limits from 0 to 150 mm; more is better"),
 )
-_SHARES = ("pck_150mm", "auc")  # in [0, 1], more is better
-_COMPARED = ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "pck_150mm", "auc")
+METRICS_2D = (
+    ("pckh_0.5", "PCKh at 0.5", "share of joints at most half the head's length off; more is better"),
+    ("pck_0.2_torso", "PCK at 0.2", "share of joints at most 0.2 of the torso's length off; more is better"),
+    ("joint_error_px", "joint error", "mean distance between predicted and true joint, px of the network's input"),
+)
+_SHARES = ("pck_150mm", "auc", "pckh_0.5", "pck_0.2_torso")  # in [0, 1], more is better
+
+
+class _Scored(NamedTuple):
+    """How scores of one task are shown: sentences, (field, label, meaning) of each, those to compare runs by."""
+
+    intro: str
+    metrics: Sequence[tuple[str, str, str]]
+    compared: Sequence[str]
+    network: str
+
+
+_TASKS: dict[Task, _Scored] = {
+    "pose": _Scored(
+        "Errors are distances between predicted and true joints, so smaller is better. The baseline answers every "
+        "photo with the mean pose of the training set: a network that has learned nothing from the photo is no "
+        "better than that.",
+        METRICS,
+        ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "pck_150mm", "auc"),
+        "strategy",
+    ),
+    "heatmaps": _Scored(
+        "PCK is the percentage of correct keypoints: joints that are found near enough to where they are, measured by "
+        "the person's own size. The baseline puts every joint at its mean place in the training crops: a network "
+        "that has learned nothing from the photo is no better than that.",
+        METRICS_2D,
+        ("pckh_0.5", "pck_0.2_torso", "joint_error_px"),
+        "network",
+    ),
+}
 
 
 def headline_section(run: RunRecord) -> Section:
     """For every split a table of scores beside the baseline's, and the protocol they were measured under."""
-    parts = [
-        paragraph(
-            "Errors are distances between predicted and true joints, so smaller is better. The baseline "
-            "answers every photo with the mean pose of the training set: a network that has learned nothing "
-            "from the photo is no better than that."
-        )
-    ]
+    shown = _TASKS[run.task]
+    parts = [paragraph(shown.intro)]
     trained = run.train[-1]["step"] if run.train else None
     for evaluation in run.evaluations:
         scores, baseline = evaluation.scores, baseline_of(evaluation)
@@ -49,7 +77,7 @@ def headline_section(run: RunRecord) -> Section:
             )
         rows = [
             (label, score_text(field, scores.get(field)), score_text(field, baseline.get(field)), meaning)
-            for field, label, meaning in METRICS
+            for field, label, meaning in shown.metrics
             if field in scores and not (scores[field] is None and "benchmark" in scores)
         ]
         header = ["", "this run", _name(baseline), "what it says"]
@@ -64,6 +92,8 @@ def headline_section(run: RunRecord) -> Section:
 
 def _protocol(scores: Record) -> list[tuple[str, str]]:
     known = [("frames scored", _count(scores.get("num_frames")))]
+    if "num_joints" in scores:
+        known.append(("joints scored", _count(scores["num_joints"])))
     if "checkpoint_step" in scores:
         known.append(("checkpoint", f"step {scores['checkpoint_step']}"))
     protocol = _mapping(scores.get("protocol")).items()
@@ -73,30 +103,33 @@ def _protocol(scores: Record) -> list[tuple[str, str]]:
 def comparison_section(runs: Sequence[RunRecord]) -> Section:
     """One table for each split of the first run, its best numbers stressed, and which rows do not compare."""
     parts = [paragraph("The same split, scored for several runs. The best number of each column stands out.")]
+    shown = _TASKS[runs[0].task]
     names = _short_names([run.workdir for run in runs])
-    labels = {field: label for field, label, _ in METRICS}
-    header = ["run", "strategy", *(labels[field] for field in _COMPARED), "frames"]
+    labels = {field: label for field, label, _ in shown.metrics}
+    header = ["run", shown.network, *(labels[field] for field in shown.compared), "frames"]
     for evaluation in runs[0].evaluations:
         found = [{e.split: e.scores for e in run.evaluations}.get(evaluation.split) for run in runs]
         rows = [
-            [name, strategy_label(run), *_score_cells(scores or {})]
+            [name, network_label(run), *_score_cells(scores or {}, shown.compared)]
             for name, run, scores in zip(names, runs, found, strict=True)
         ]
-        rows.append([_name(baseline_of(evaluation)), "none", *_score_cells(baseline_of(evaluation))])
+        baseline = baseline_of(evaluation)
+        rows.append([_name(baseline), "none", *_score_cells(baseline, shown.compared)])
         parts.append(subtitle(f"On {evaluation.split}"))
-        parts.append(table(header, rows, numeric=range(2, len(header)), best=_best_cells(found)))
+        best = _best_cells(found, shown.compared)
+        parts.append(table(header, rows, numeric=range(2, len(header)), best=best))
         parts += [paragraph(note, "note") for note in _caveats(names, runs, found, evaluation)]
     return Section("Comparison", "comparison", parts, {})
 
 
-def _score_cells(scores: Mapping) -> list[str]:
-    return [*(score_text(f, scores.get(f)) for f in _COMPARED), _count(scores.get("num_frames"))]
+def _score_cells(scores: Mapping, fields: Sequence[str]) -> list[str]:
+    return [*(score_text(f, scores.get(f)) for f in fields), _count(scores.get("num_frames"))]
 
 
-def _best_cells(found: Sequence[Record | None]) -> list[tuple[int, int]]:
+def _best_cells(found: Sequence[Record | None], fields: Sequence[str]) -> list[tuple[int, int]]:
     """(row, column) of the best run of each column; the baseline below the runs does not take part."""
     cells = []
-    for column, field in enumerate(_COMPARED, start=2):
+    for column, field in enumerate(fields, start=2):
         known = {row: s[field] for row, s in enumerate(found) if s and is_number(s.get(field))}
         if known:
             best = (max if field in _SHARES else min)(known.values())
@@ -118,7 +151,9 @@ def _caveats(
             continue
         theirs = _conditions(scores)
         differ = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-        if differ:
+        if differ and run.task == "heatmaps" and set(differ) <= {"input", "unit and frame"}:
+            notes.append(f"Beware: {name} reads pictures of another size: shares compare, px do not.")
+        elif differ:
             notes.append(f"Beware: {name} was scored differently ({', '.join(differ)}), its row is not comparable.")
     return notes
 
@@ -159,6 +194,15 @@ def baseline_of(evaluation: Evaluation) -> Mapping:
     return _mapping(evaluation.scores.get("baseline"))
 
 
+def network_label(run: RunRecord) -> str:
+    """What kind of network a run is of, in a few words."""
+    if run.task == "pose":
+        return strategy_label(run)
+    network = run.config["network"]
+    stacks, width = network.get("stacks"), network.get("features")
+    return f"hourglass, {stacks} {'stack' if stacks == 1 else 'stacks'}, {width} wide"
+
+
 def strategy_label(run: RunRecord) -> str:
     """The strategy's name, with its layer where that was set by hand."""
     beta = run.config["network"].get("beta")
@@ -170,10 +214,14 @@ def score_text(field: str, value: Any) -> str:
 
     >>> score_text("mpjpe_mm", 61.54), score_text("auc", 0.5), score_text("auc", None)
     ('61.5 mm', '50.0 %', '—')
+    >>> score_text("joint_error_px", 1.236)
+    '1.24 px'
     """
     if not is_number(value):
         return "—"
-    return f"{100 * value:.1f} %" if field in _SHARES else f"{value:.1f} mm"
+    if field in _SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f} px" if field.endswith("_px") else f"{value:.1f} mm"
 
 
 def _scored(entries: Any) -> dict[str, Mapping]:

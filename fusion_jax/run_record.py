@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fusion_jax.errors import UserError
 from fusion_jax.skeletons import Skeleton, skeleton
 
 Record = Mapping[str, Any]
+Task = Literal["pose", "heatmaps"]
 
 
 class Samples(NamedTuple):
@@ -47,8 +49,35 @@ class Samples(NamedTuple):
     frame: np.ndarray
 
 
+class Samples2D(NamedTuple):
+    """N evaluated frames of a 2D network, chosen to be looked at; the fields are the arrays of <split>_samples.npz.
+
+    Attributes:
+      image: (N, S, S, 3) uint8 crop, as the network reads it.
+      joints2d, pred2d_px: (N, J, 2) true and predicted, px of the crop.
+      valid2d: (N, J) bool, true joint known.
+      confidence: (N, J) the peaks of the heatmaps.
+      heatmap: (N, h, w, J) predicted, in [0, 1].
+      joint_error_px: (N,) mean over a frame's known joints.
+      kind, subject, action, sequence, frame: as of `Samples`; any where nothing is known in 2D.
+    """
+
+    image: np.ndarray
+    joints2d: np.ndarray
+    pred2d_px: np.ndarray
+    valid2d: np.ndarray
+    confidence: np.ndarray
+    heatmap: np.ndarray
+    joint_error_px: np.ndarray
+    kind: np.ndarray
+    subject: np.ndarray
+    action: np.ndarray
+    sequence: np.ndarray
+    frame: np.ndarray
+
+
 class Evaluation(NamedTuple):
-    """The scores of one split, and its sample frames where any were kept.
+    """The scores of one split, and its sample frames where any were kept, of the kind of the run's task.
 
     Attributes:
       split: what its files are called: the split, with the dataset in front where that is not the run's own.
@@ -57,16 +86,26 @@ class Evaluation(NamedTuple):
     split: str
     scores: Record
     samples: Samples | None
+    samples2d: Samples2D | None = None
 
     @property
     def own(self) -> bool:
         """Whether the run's own dataset was scored."""
-        return self.scores.get("split", self.split) == self.split
+        return self.scores.get("split", self.split) == self.split.removesuffix(self._fed)
+
+    @property
+    def _fed(self) -> str:
+        """The end of the files' name where the network was fed other heatmaps than it was trained with."""
+        ending = f"_{self.scores.get('heatmaps')}"
+        return ending if self.split.endswith(ending) else ""
 
     def command(self, workdir: Path) -> str:
         """What makes these scores for a run."""
         dataset = "" if self.own else f" --dataset {self.scores.get('dataset')}"
-        return f"fusion-jax evaluate --workdir {workdir}{dataset} --split {self.scores.get('split', self.split)}"
+        fed = f" --heatmaps {self._fed[1:]}" if self._fed else ""
+        fed += " --heatmap-workdir RUN_OF_A_2D_NETWORK" if self._fed == "_predicted" else ""
+        split = self.scores.get("split", self.split)
+        return f"fusion-jax evaluate --workdir {workdir}{dataset} --split {split}{fed}"
 
 
 class RunRecord(NamedTuple):
@@ -77,6 +116,18 @@ class RunRecord(NamedTuple):
     train: list[Record]
     validation: list[Record]
     evaluations: list[Evaluation]
+
+    @property
+    def task(self) -> Task:
+        """What the run learns: 3D poses, or 2D joints as heatmaps."""
+        network = self.config.get("network")
+        is_2d = isinstance(network, Mapping) and network.get("type") == "HourglassConfig"
+        return "heatmaps" if is_2d else "pose"
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input, px."""
+        return self._setting("inputs", "image_size")
 
     @property
     def strategy(self) -> str:
@@ -115,7 +166,7 @@ def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
         raise UserError(f"{config_path} is missing: run `fusion-jax train --workdir {workdir}` first")
     train, validation = read_log(workdir / "metrics.jsonl") if log else ([], [])
     run = RunRecord(workdir, _read_object(config_path), train, validation, [])
-    return run._replace(evaluations=read_evaluations(workdir, run.skeleton))
+    return run._replace(evaluations=read_evaluations(workdir, run.skeleton, run.task))
 
 
 def read_log(path: Path) -> tuple[list[Record], list[Record]]:
@@ -170,46 +221,70 @@ def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def read_evaluations(workdir: Path, layout: Skeleton) -> list[Evaluation]:
+def read_evaluations(workdir: Path, layout: Skeleton, task: Task = "pose") -> list[Evaluation]:
     """All in WORKDIR/eval, `test` first, then `validation`, then by name. Raises UserError for none."""
     paths = sorted((workdir / "eval").glob("*.json"), key=lambda p: (p.stem != "test", p.stem != "validation", p.stem))
     if not paths:
         raise UserError(f"{workdir / 'eval'} holds no evaluation: run `fusion-jax evaluate --workdir {workdir}` first")
+    score, unit = ("mpjpe_mm", "mm") if task == "pose" else ("joint_error_px", "px")
     found = []
     for path in paths:
         scores = _read_object(path)
-        only2d = "benchmark" in scores and scores.get("mpjpe_mm") is None
-        if not only2d and not is_number(scores.get("mpjpe_mm")):
+        only2d = task == "pose" and "benchmark" in scores and scores.get(score) is None
+        if not only2d and not is_number(scores.get(score)):
             raise UserError(
-                f"{path}: mpjpe_mm is {scores.get('mpjpe_mm')!r}, expected a number of mm; "
+                f"{path}: {score} is {scores.get(score)!r}, expected a number of {unit}; "
                 f"run `fusion-jax evaluate --workdir {workdir}` again"
             )
-        samples_path = path.with_name(f"{path.stem}_samples.npz")
-        samples = read_samples(samples_path, layout) if samples_path.is_file() else None
-        found.append(Evaluation(path.stem, scores, samples if samples and len(samples.frame) else None))
+        kept = path.with_name(f"{path.stem}_samples.npz")
+        if task == "pose":
+            samples = read_samples(kept, layout) if kept.is_file() else None
+            found.append(Evaluation(path.stem, scores, samples if samples and len(samples.frame) else None))
+        else:
+            samples2d = read_samples2d(kept, layout) if kept.is_file() else None
+            shown = samples2d if samples2d and len(samples2d.frame) else None
+            found.append(Evaluation(path.stem, scores, None, shown))
     return found
 
 
 def read_samples(path: Path, layout: Skeleton) -> Samples:
     """The arrays of a <split>_samples.npz, read without pickles. Raises UserError naming what is off."""
-    again = f"run `fusion-jax evaluate --workdir {path.parent.parent}` again"
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            samples = Samples(**{name: stored[name] for name in Samples._fields})
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read ({error}); {again}") from None
-    n, j = samples.frame.shape[0], layout.num_joints
+    j = layout.num_joints
     tails: dict[str, tuple[int | None, ...]] = {
         "image": (None, None, 3), "heatmap": (None, None, None), "joints2d": (j, 2),
         "true_mm": (j, 3), "pred_mm": (j, 3), "valid": (j,), "valid2d": (j,),
     }  # fmt: skip
-    for name, array in samples._asdict().items():
-        if not _fits(array.shape, (n, *tails.get(name, ()))):
+    return Samples(**_read_arrays(path, Samples._fields, tails, layout))
+
+
+def read_samples2d(path: Path, layout: Skeleton) -> Samples2D:
+    """As `read_samples`, of a run of a 2D network."""
+    j = layout.num_joints
+    tails: dict[str, tuple[int | None, ...]] = {
+        "image": (None, None, 3), "heatmap": (None, None, j), "joints2d": (j, 2), "pred2d_px": (j, 2),
+        "valid2d": (j,), "confidence": (j,),
+    }  # fmt: skip
+    return Samples2D(**_read_arrays(path, Samples2D._fields, tails, layout))
+
+
+def _read_arrays(
+    path: Path, fields: Sequence[str], tails: Mapping[str, tuple[int | None, ...]], layout: Skeleton
+) -> dict[str, np.ndarray]:
+    """`tails` are shapes behind N, () where nothing is said, None for any length."""
+    again = f"run `fusion-jax evaluate --workdir {path.parent.parent}` again"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in fields}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}); {again}") from None
+    n = arrays["frame"].size
+    for name, array in arrays.items():
+        expected = (n, *tails.get(name, ()))
+        if not _fits(array.shape, expected):
             raise UserError(
-                f"{path}: {name} has shape {array.shape}, expected {(n, *tails.get(name, ()))} "
-                f"for {n} samples of {layout.name}; {again}"
+                f"{path}: {name} has shape {array.shape}, expected {expected} for {n} samples of {layout.name}; {again}"
             )
-    return samples
+    return arrays
 
 
 def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:

@@ -34,21 +34,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 @functools.cache
-def jit_train_step(mesh: Mesh) -> Callable:
-    """`train_step` compiled for the mesh: state replicated and donated, batch split along B.
+def jit_train_step(mesh: Mesh, step: Callable = train_step) -> Callable:
+    """`train_step`, or another step like it, compiled for the mesh: state replicated and donated, batch split along B.
 
     Put the first state on the mesh (`jax.device_put(state, replicated(mesh))`): a state that is not there yet
     compiles the step a second time.
     """
     whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(train_step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0)
+    return jax.jit(step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0)
 
 
 @functools.cache
-def jit_eval_step(mesh: Mesh) -> Callable:
-    """`eval_step` compiled for the mesh: state replicated, batch split along B, results on every host."""
+def jit_eval_step(mesh: Mesh, step: Callable = eval_step) -> Callable:
+    """`eval_step`, or another like it, compiled for the mesh: state replicated, batch split, results on every host."""
     whole, split = replicated(mesh), batch_sharding(mesh)
-    return jax.jit(eval_step, in_shardings=(whole, split), out_shardings=whole)
+    return jax.jit(step, in_shardings=(whole, split), out_shardings=whole)
 
 
 @functools.cache

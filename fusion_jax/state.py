@@ -11,9 +11,11 @@ import optax
 from flax import linen as nn
 from flax import struct
 
-from fusion_jax.config import Config, InputConfig, NetworkConfig
+from fusion_jax.config import Config, HeatmapConfig, HourglassConfig, InputConfig, NetworkConfig
+from fusion_jax.errors import UserError
+from fusion_jax.hourglass import Hourglass
 from fusion_jax.network import FusionNet, active_streams
-from fusion_jax.optim import make_optimizer
+from fusion_jax.optim import HEATMAP_NETWORK, make_optimizer
 from fusion_jax.skeletons import skeleton
 
 
@@ -22,14 +24,17 @@ class TrainState(struct.PyTreeNode):
 
     Attributes:
       step: () int32, steps done.
-      params: FusionNet's parameters.
-      constants: pose_mean_mm and pose_std_mm, (J, 3) mm, which are not trained.
+      params: the network's parameters; under HEATMAP_NETWORK those of a 2D network that is trained along.
+      constants: what no gradient changes. Of a FusionNet pose_mean_mm and pose_std_mm, (J, 3) mm, and under
+        HEATMAP_NETWORK what of a 2D network that runs in the step is not trained; of an Hourglass `batch_stats`.
       opt_state: optax's.
       rng: root key; a step uses fold_in(rng, step), so a resumed run replays the same dropout.
       network: the linen module.
       tx: the optimiser.
       inputs: how a batch becomes the network's inputs.
       alpha_penalty_weight: lambda, mm^2.
+      heatmaps: where a fusion network's heatmaps come from.
+      heatmap_network: the linen module of the 2D network that runs in the step, if one does.
     """
 
     step: jax.Array
@@ -41,10 +46,27 @@ class TrainState(struct.PyTreeNode):
     tx: optax.GradientTransformation = struct.field(pytree_node=False)
     inputs: InputConfig = struct.field(pytree_node=False)
     alpha_penalty_weight: float = struct.field(pytree_node=False)
+    heatmaps: HeatmapConfig = struct.field(pytree_node=False, default=HeatmapConfig())
+    heatmap_network: Hourglass | None = struct.field(pytree_node=False, default=None)
+
+
+def network_variables(state: TrainState, params: Any = None) -> dict[str, Any]:
+    """What a FusionNet is applied to: its parameters (`params` in the place of the state's) and constants."""
+    params = state.params if params is None else params
+    own = {name: value for name, value in params.items() if name != HEATMAP_NETWORK}
+    constants = {name: value for name, value in state.constants.items() if name != HEATMAP_NETWORK}
+    return {"params": own, "constants": constants}
+
+
+def heatmap_network_variables(state: TrainState, params: Any = None) -> dict[str, Any]:
+    """What the 2D network that runs in the step is applied to."""
+    params = state.params if params is None else params
+    variables = dict(state.constants[HEATMAP_NETWORK])
+    return variables | ({"params": params[HEATMAP_NETWORK]} if HEATMAP_NETWORK in params else {})
 
 
 def make_network(config: NetworkConfig, inputs: InputConfig) -> FusionNet:
-    """The linen module that a config describes."""
+    """The linen module that a fusion network's config describes."""
     return FusionNet(
         streams=config.streams,
         num_joints=skeleton(inputs.skeleton).num_joints,
@@ -53,6 +75,12 @@ def make_network(config: NetworkConfig, inputs: InputConfig) -> FusionNet:
         alpha_init=config.alpha_init,
         dtype=jnp.dtype(config.compute_dtype),
     )
+
+
+def make_hourglass(config: HourglassConfig, inputs: InputConfig) -> Hourglass:
+    """The linen module that a 2D network's config describes."""
+    joints = skeleton(inputs.heatmap_skeleton).num_joints
+    return Hourglass(config.stacks, config.features, config.depth, joints, jnp.dtype(config.compute_dtype))
 
 
 def input_shapes(inputs: InputConfig, batch_size: int = 1) -> dict[str, tuple[int, ...]]:
@@ -77,26 +105,52 @@ def create_state(
         with standardise_targets off) the output layer works in mm.
       extra_inputs: (name, shape of one example) of streams other than `image` and `heatmap`.
     """
-    network = make_network(config.network, config.inputs)
     init_key, run_key = jax.random.split(key)
-    wanted = {stream.name for stream in active_streams(network.streams, network.strategy)}
-    shapes = input_shapes(config.inputs) | {name: (1, *shape) for name, shape in extra_inputs}
-    variables = network.init(init_key, {k: jnp.zeros(v) for k, v in shapes.items() if k in wanted})
-    constants = variables["constants"]
-    if config.network.standardise_targets and pose_mean_mm is not None and pose_std_mm is not None:
-        constants = {
-            "pose_mean_mm": jnp.asarray(pose_mean_mm, jnp.float32),
-            "pose_std_mm": jnp.asarray(pose_std_mm, jnp.float32),
-        }
+    heatmap_network: Hourglass | None = None
+    if isinstance(config.network, HourglassConfig):
+        network: nn.Module = make_hourglass(config.network, config.inputs)
+        params, constants = _init_hourglass(network, config.inputs, init_key)
+    else:
+        fusion_net = network = make_network(config.network, config.inputs)
+        wanted = {stream.name for stream in active_streams(fusion_net.streams, fusion_net.strategy)}
+        shapes = input_shapes(config.inputs) | {name: (1, *shape) for name, shape in extra_inputs}
+        variables = fusion_net.init(init_key, {k: jnp.zeros(v) for k, v in shapes.items() if k in wanted})
+        params, constants = dict(variables["params"]), dict(variables["constants"])
+        if config.network.standardise_targets and pose_mean_mm is not None and pose_std_mm is not None:
+            constants["pose_mean_mm"] = jnp.asarray(pose_mean_mm, jnp.float32)
+            constants["pose_std_mm"] = jnp.asarray(pose_std_mm, jnp.float32)
+        if config.heatmaps.in_step:
+            heatmap_network = _add_heatmap_network(config.heatmaps, init_key, params, constants)
     tx = make_optimizer(config.optim, config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
+        params=params,
         constants=constants,
-        opt_state=tx.init(variables["params"]),
+        opt_state=tx.init(params),
         rng=run_key,
         network=network,
         tx=tx,
         inputs=config.inputs,
         alpha_penalty_weight=config.optim.alpha_penalty_weight,
+        heatmaps=config.heatmaps,
+        heatmap_network=heatmap_network,
     )
+
+
+def _init_hourglass(network: nn.Module, inputs: InputConfig, key: jax.Array) -> tuple[Any, Any]:
+    variables = network.init(key, jnp.zeros((1, inputs.image_size, inputs.image_size, 3)))
+    return variables["params"], {"batch_stats": variables["batch_stats"]}
+
+
+def _add_heatmap_network(heatmaps: HeatmapConfig, key: jax.Array, params: dict, constants: dict) -> Hourglass:
+    """Puts a fresh 2D network in its place in `params` and `constants`; a run then loads the trained weights."""
+    if heatmaps.net is None:
+        raise UserError("heatmaps.net is missing: the config has to say which 2D network predicts the heatmaps")
+    network = make_hourglass(heatmaps.net.network, heatmaps.net.inputs)
+    weights, statistics = _init_hourglass(network, heatmaps.net.inputs, key)
+    constants[HEATMAP_NETWORK] = statistics
+    if heatmaps.mode == "finetune":
+        params[HEATMAP_NETWORK] = weights
+    else:
+        constants[HEATMAP_NETWORK] = statistics | {"params": weights}
+    return network

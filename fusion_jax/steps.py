@@ -11,12 +11,11 @@ import optax
 
 from fusion_jax import fusion, metrics
 from fusion_jax.batch import Batch, check_batch
-from fusion_jax.config import InputConfig
 from fusion_jax.geometry import root_relative
-from fusion_jax.heatmaps import gaussian_heatmaps
+from fusion_jax.inputs import network_inputs, with_heatmaps
 from fusion_jax.losses import fusion_loss
-from fusion_jax.skeletons import convert_joints, convert_valid, skeleton
-from fusion_jax.state import TrainState
+from fusion_jax.skeletons import skeleton
+from fusion_jax.state import TrainState, network_variables
 
 Metrics = dict[str, jax.Array]
 
@@ -32,11 +31,12 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
       fusion_weights (L,); alpha and beta where the strategy has them.
     """
     check_batch(batch, state.inputs, training=True)
-    inputs = network_inputs(batch, state.inputs)
     dropout_key = jax.random.fold_in(state.rng, state.step)
+    noise_key = jax.random.fold_in(dropout_key, 1)
 
     def loss_fn(params):
-        variables = {"params": params, "constants": state.constants}
+        inputs = network_inputs(with_heatmaps(state, batch, params=params, key=noise_key), state.inputs)
+        variables = network_variables(state, params)
         pred = state.network.apply(variables, inputs, train=True, rngs={"dropout": dropout_key})
         loss, terms = fusion_loss(
             pred, batch["pose_mm"], batch["valid"], params.get("alpha"), state.alpha_penalty_weight
@@ -60,8 +60,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
 def predict_step(state: TrainState, batch: Batch) -> jax.Array:
     """Predicted root-relative poses (B, J, 3), mm, camera frame, of a batch without `pose_mm` and `valid`."""
     check_batch(batch, state.inputs)
-    variables = {"params": state.params, "constants": state.constants}
-    pose = state.network.apply(variables, network_inputs(batch, state.inputs))
+    inputs = network_inputs(with_heatmaps(state, batch), state.inputs)
+    pose = state.network.apply(network_variables(state), inputs)
     assert isinstance(pose, jax.Array)  # not mutable: no second value
     return pose
 
@@ -87,39 +87,3 @@ def fusion_state(state: TrainState) -> Metrics:
     if "mix_logits" in params:
         return {"fusion_weights": fusion.free_weights(params["mix_logits"])}
     return {}
-
-
-def network_inputs(batch: Batch, config: InputConfig) -> dict[str, jax.Array]:
-    """The network's `image` in [0, 1] and `heatmap`, both (B, image_size, image_size, .), made on the device.
-
-    What the batch lacks is left out; any further stream's input is passed on under its own name.
-    """
-    known = {"image", "joints2d", "valid2d", "heatmap", "pose_mm", "valid"}
-    inputs = {name: value for name, value in batch.items() if name not in known}
-    size = (config.image_size, config.image_size)
-    if "image" in batch:
-        image = batch["image"]
-        inputs["image"] = resize(image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image, size)
-    if "heatmap" in batch or "joints2d" in batch:
-        heatmap = batch["heatmap"] if "heatmap" in batch else joint_heatmaps(batch, config)
-        inputs["heatmap"] = resize(heatmap, size)
-    return inputs
-
-
-def joint_heatmaps(batch: Batch, config: InputConfig) -> jax.Array:
-    """Heatmaps (B, heatmap_size, heatmap_size, J') of a batch's 2D joints, converted by joint name."""
-    source, target = skeleton(config.skeleton), skeleton(config.heatmap_skeleton)
-    return gaussian_heatmaps(
-        convert_joints(batch["joints2d"], source, target),
-        convert_valid(batch["valid2d"], source, target),
-        image_size=batch["image"].shape[1] if "image" in batch else config.image_size,
-        heatmap_size=config.heatmap_size,
-        sigma_px=config.heatmap_sigma_px,
-    )
-
-
-def resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Bilinear, half-pixel centres, no antialiasing, as OpenCV's; (B, H, W, C) to (B, *size, C)."""
-    if x.shape[1:3] == size:
-        return x
-    return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "linear", antialias=False)

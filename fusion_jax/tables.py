@@ -30,12 +30,12 @@ ALIGNMENTS = {
 
 
 def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Per-frame results of all batches, padding removed: distances (N, J) mm, poses (N, J, 3) mm, `index` (N,).
+    """Per-frame results of all batches, padding removed: what `score` gives, true poses (N, J, 3) mm, `index` (N,).
 
     With 2D joints also `joints2d` (N, J, 2) px and `valid2d` (N, J), and what `labels` of the batches hold, (N,) each.
 
     Args:
-      score: batch -> dict of (B, ...) arrays such as `steps.eval_step` gives.
+      score: batch -> dict of (B, ...) arrays such as `steps.eval_step` or `heatmap_steps.heatmap_eval_step` gives.
       batches: with `mask`, `index`, `pose_mm` and `valid`.
 
     Raises:
@@ -55,8 +55,9 @@ def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[st
     frames = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
     if not parts or not len(frames["index"]):
         raise UserError("there is no frame to evaluate; the split is empty")
-    if not np.isfinite(frames["pred_mm"]).all():
-        raise UserError("the network predicted a pose that is not finite; its checkpoint is damaged")
+    for name in {"pred_mm", "pred2d_px"} & frames.keys():
+        if not np.isfinite(frames[name]).all():
+            raise UserError("the network predicted joints that are not finite; its checkpoint is damaged")
     return frames
 
 

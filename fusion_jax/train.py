@@ -5,29 +5,36 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
+from data_pipelines.loader import pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
+from fusion_jax.heatmap_cache import with_cache
+from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
+from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
+from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
 from fusion_jax.init_from import init_from
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.progress import Progress
+from fusion_jax.scoring import example_labels, loaded_size, place_batch, score_split
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state
-from fusion_jax.tables import score_batches, summarise
+from fusion_jax.steps import eval_step, train_step
+from fusion_jax.tables import summarise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,27 +79,36 @@ def train(
     """
     options = options or LoopOptions()
     mesh = sharding.data_mesh()
-    datasets = open_mixture(config.dataset, data_dir, config.inputs.image_size, config.seed)
+    datasets = open_mixture(config.dataset, data_dir, loaded_size(config), config.seed)
     dataset = datasets[0][0]
     check_splits([opened for opened, _ in datasets])
-    check_trainable([opened for opened, _ in datasets], skeleton(config.inputs.skeleton), config.train_split)
+    layout = skeleton(config.inputs.skeleton)
+    check_trainable([opened for opened, _ in datasets], layout, config.train_split, poses=config.task == "pose")
     start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
     config = dataclasses.replace(config, dataset=mixture_name(datasets), init_from=start_from)
     prints = "+".join(opened.fingerprint for opened, _ in datasets)
     record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), prints)
-    checkpoints = Checkpoints(workdir)
+    config, net = _with_heatmap_net(config, mesh)
+    if net is not None and not config.heatmaps.in_step:
+        splits = {*config.train_split.split("+"), "validation"}
+        datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
+        dataset = datasets[0][0]
+    checkpoints = Checkpoints(workdir, config)
     try:
         resuming = checkpoints.latest_step is not None
         if resuming:
             check_run(workdir, config, record)
         state, next_batch = initial_state(config, dataset, mesh), 0
+        if net is not None and config.heatmaps.in_step:
+            state = place_heatmap_net(state, net)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         if resuming:
-            state, next_batch = checkpoints.restore(state)
+            state, next_batch = checkpoints.restore(state, mesh)
             seen = _seen_before(workdir, config, seen)
         elif start_from is not None:
             state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
             seen += before
+        seen += [] if net is None or resuming else [part for part in net.seen if part not in seen]
         kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
         for split in kept_out:
             check_test(seen, dataset, split)
@@ -105,6 +121,18 @@ def train(
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()
+
+
+def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh) -> tuple[Config, OpenNet | None]:
+    """The config with the digest of its 2D network's weights, and that network, where one predicts the heatmaps."""
+    if config.heatmaps.source != "predicted":
+        return config, None
+    if config.heatmaps.net is None:
+        raise UserError("heatmaps 'predicted' need the 2D network that predicts them: --heatmap-workdir RUN")
+    opened = reopen_heatmap_net(config.heatmaps.net, mesh)
+    config = dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=opened.net))
+    check_net_fits(config, opened)
+    return config, opened
 
 
 def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> list[Seen]:
@@ -121,8 +149,9 @@ def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> lis
 
 
 def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state before the first step, made on the mesh, outputs scaled by the dataset's training poses."""
-    mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton))
+    """The state before the first step, made on the mesh, a pose's output scaled by the dataset's training poses."""
+    learns_poses = config.task == "pose"
+    mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton)) if learns_poses else (None, None)
     create = jax.jit(create_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
     return create(config, jax.random.key(config.seed), mean, std)
 
@@ -134,7 +163,7 @@ def training_data(
     return train_iterator(
         datasets,
         target=skeleton(config.inputs.skeleton),
-        image_size=config.inputs.image_size,
+        image_size=loaded_size(config),
         augment=config.augment,
         batch_size=config.batch_size,
         seed=config.seed,
@@ -146,46 +175,8 @@ def training_data(
     )
 
 
-def place_batch(batch: dict[str, Any], dataset: PoseDataset, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """A host batch on the mesh, split along B; live scenes are rendered there."""
-    placed = sharding.global_batch(batch, mesh)
-    if dataset.render is not None:
-        placed["image"] = sharding.map_split(dataset.render, mesh)(placed.pop("scene"))
-    return placed
-
-
-def score_split(
-    config: Config,
-    state: TrainState,
-    dataset: PoseDataset,
-    split: str,
-    mesh: jax.sharding.Mesh,
-    *,
-    batch_size: int,
-    limit: int | None = None,
-    labels: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-) -> dict[str, np.ndarray]:
-    """`tables.score_batches` of a split's frames, each once, with the `labels` of its examples."""
-    batches = eval_batches(
-        dataset,
-        split,
-        target=skeleton(config.inputs.skeleton),
-        image_size=config.inputs.image_size,
-        batch_size=batch_size,
-        limit=limit,
-        labels=labels,
-    )
-    step = sharding.jit_eval_step(mesh)
-
-    def score(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-        on_device = {name: array for name, array in batch.items() if name != "labels"}
-        return jax.device_get(step(state, place_batch(on_device, dataset, mesh)))
-
-    return score_batches(score, batches)
-
-
 def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> TrainState:
-    step_fn = sharding.jit_train_step(mesh)
+    step_fn = sharding.jit_train_step(mesh, train_step if config.task == "pose" else heatmap_train_step)
     start, end = int(state.step), config.steps
     validated = "validation" in dataset.splits and "validation" not in config.train_split
     eval_every = options.eval_every if validated else 0
@@ -194,7 +185,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
     window = _Window(options.log_every, config.batch_size, workdir)
-    label = f"{config.preset} {config.network.strategy}"
+    label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
         stop_requests() as stop_requested,
@@ -227,11 +218,21 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
 
 
 def _validate(config, options, state, dataset, mesh) -> dict[str, float]:
+    pose = config.task == "pose"
     frames = score_split(
-        config, state, dataset, "validation", mesh, batch_size=config.batch_size, limit=options.eval_frames
+        config,
+        state,
+        dataset,
+        "validation",
+        mesh,
+        step=eval_step if pose else heatmap_eval_step,
+        batch_size=config.batch_size,
+        limit=options.eval_frames,
+        labels=functools.partial(example_labels, enlarged=loaded_size(config) / dataset.image_size),
     )
-    scores = summarise(frames)
-    return {name: score for name in ("mpjpe_mm", "pa_mpjpe_mm") if (score := scores[name]) is not None}
+    scores = summarise(frames) if pose else summarise2d(frames, skeleton(config.inputs.skeleton))
+    shown = ("mpjpe_mm", "pa_mpjpe_mm") if pose else COLUMNS_2D
+    return {name: score for name in shown if (score := scores[name]) is not None}
 
 
 class _Window:
@@ -263,10 +264,11 @@ class _Window:
         """One row of numbers over the window, which is then empty."""
         steps = self.check()
         seconds = max(time.perf_counter() - self._clock, 1e-9)
-        row: dict[str, Any] = {
-            name: float(np.mean([m[name] for m in steps])) for name in ("loss", "data_loss", "penalty", "grad_norm")
-        }
-        row["mpjpe_mm"] = float(sum(m["mpjpe_sum"] for m in steps) / max(1, sum(m["mpjpe_count"] for m in steps)))
+        means = [name for name in ("loss", "data_loss", "penalty", "grad_norm") if name in steps[-1]]
+        row: dict[str, Any] = {name: float(np.mean([m[name] for m in steps])) for name in means}
+        for name, of in (("mpjpe_mm", "mpjpe"), ("joint_error_px", "joint_error_px")):
+            if f"{of}_sum" in steps[-1]:
+                row[name] = float(sum(m[f"{of}_sum"] for m in steps) / max(1, sum(m[f"{of}_count"] for m in steps)))
         for name in ("alpha", "beta"):
             if name in steps[-1]:
                 row[name] = float(steps[-1][name])

@@ -19,7 +19,9 @@ def program(*args, cwd=ROOT):
     )
 
 
-@pytest.mark.parametrize("command", [[], ["prepare"], ["train"], ["evaluate"], ["report"], ["demo"]])
+@pytest.mark.parametrize(
+    "command", [[], ["prepare"], ["train"], ["evaluate"], ["report"], ["predict"], ["import-hourglass"], ["demo"]]
+)
 def test_help_teaches_and_loads_nothing_heavy(command):
     code = (
         "import sys\nfrom fusion_jax.cli import main\n"
@@ -54,6 +56,17 @@ def test_the_readmes_way_through(tmp_path, capsys):
         (["train", "--strategy", "fixed", "--data-dir", "DATA"], "needs a beta"),
         (["train", "--strategy", "fixed", "--beta", "9", "--data-dir", "DATA"], r"beta 9.0 is outside [0, 5]"),
         (["train", "--steps", "0"], "steps is 0, expected >= 1"),
+        (["train", "--task", "heatmaps", "--strategy", "image"], "hourglass-tiny is for task heatmaps, whose networks"),
+        (
+            ["train", "--task", "heatmaps", "--preset", "tiny"],
+            "preset tiny is for task pose; leave --task heatmaps away",
+        ),
+        (["train", "--task", "heatmaps", "--image-size", "60"], "multiples of 64 px, got 60 x 60"),
+        (["train", "--stacks", "2"], "preset tiny is for task pose, whose networks have no 'stacks'"),
+        (["train", "--heatmaps", "predicted"], "--heatmap-workdir RUN"),
+        (["train", "--heatmaps", "predicted", "--heatmap-workdir", "NOWHERE"], "NOWHERE holds no run"),
+        (["evaluate", "--workdir", "NOWHERE", "--heatmaps", "noisy"], "NOWHERE holds no run"),
+        (["import-hourglass", "NOWHERE.pt", "--out", "NOWHERE"], "NOWHERE.pt"),
         (["train", "--dataset", "synthetic_humans/live", "--augment", "full"], "leave --augment away"),
         (["evaluate", "--workdir", "NOWHERE"], "NOWHERE holds no run"),
         (["report", "--workdir", "NOWHERE"], "fusion-jax train"),
@@ -102,7 +115,7 @@ def test_a_real_process_prints_no_traceback(tmp_path):
 def test_ctrl_c_before_anything_is_worth_saving(capsys, monkeypatch, tmp_path):
     import fusion_jax.evaluate
 
-    def interrupted(*args):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fusion_jax.evaluate, "evaluate_run", interrupted)

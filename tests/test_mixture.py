@@ -15,6 +15,7 @@ from data_pipelines.loader import eval_batches, train_iterator
 from data_pipelines.samples import change_heatmap
 from data_pipelines.synthetic_humans.live import open_live
 from fusion_jax import evaluate as evaluate_module
+from fusion_jax import scoring
 from fusion_jax import train as train_module
 from fusion_jax.augmentation import AUGMENTATIONS
 from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
@@ -290,9 +291,10 @@ def test_doubts_on_who_is_seen_are_said_once(tmp_path, monkeypatch, capsys):
 
 def benchmark_of(monkeypatch, opened, seen, split="test", warnings=(), **fields):
     """What `score_protocol` is told of an evaluation."""
-    monkeypatch.setattr(evaluate_module, "score_protocol", lambda *_, **told: types.SimpleNamespace(**told))
+    monkeypatch.setattr(scoring, "score_protocol", lambda *_, **told: types.SimpleNamespace(**told))
     config = small.config(**fields)
-    return evaluate_module._benchmark(PROTOCOLS["human36m"], {}, opened, split, seen, config, warnings)
+    feed = evaluate_module.Feed(config, config, None, "", "")
+    return evaluate_module._benchmark(PROTOCOLS["human36m"], {}, opened, split, seen, feed, warnings)
 
 
 def test_the_protocol_counts_the_training_people_of_its_own_family(monkeypatch):
@@ -323,7 +325,7 @@ def test_the_protocol_is_told_what_was_done_otherwise(monkeypatch):
 
 def test_a_layout_that_the_protocol_cannot_score_is_refused_at_once(tmp_path, monkeypatch):
     save_run(tmp_path, small.config(), DatasetRecord("a", "b", "c"), [])
-    monkeypatch.setattr(evaluate_module, "open_dataset", lambda *_: base_dataset(name="lsp/x"))
+    monkeypatch.setattr(scoring, "open_dataset", lambda *_: base_dataset(name="lsp/x"))
     with pytest.raises(UserError, match="lsp scores neck, which skeleton human36m17 lacks"):
         evaluate_run(tmp_path, dataset="lsp")
 
@@ -372,6 +374,6 @@ def test_who_was_trained_on_elsewhere_is_refused_as_a_test_person(tmp_path, monk
     swapped = dataclasses.replace(
         base, name="other/config", splits={"test": base.split("train")}, subjects={"test": base.subjects["train"]}
     )
-    monkeypatch.setattr("fusion_jax.evaluate.open_dataset", lambda *_: swapped)
+    monkeypatch.setattr("fusion_jax.scoring.open_dataset", lambda *_: swapped)
     with pytest.raises(UserError, match="S01 of other/config's test split was trained on .as synthetic_humans/16px"):
         evaluate_run(tmp_path / "run", dataset="other")

@@ -51,6 +51,7 @@ def test_every_example_is_complete_and_consistent(dataset):
         assert samples.decode_image(example["image"], 16, "x").std() > 5
         inside = (example["joints2d_px"] > -0.5) & (example["joints2d_px"] < 15.5)
         assert inside.all(), "the crop holds the whole person"
+        assert 0.05 * 16 < example["head_size_px"] < 0.3 * 16
 
 
 def test_actions_and_cameras_are_all_there(dataset):
@@ -93,7 +94,7 @@ class TestDamagedData:
     def folder(self, tmp_path):
         source = next((small.data_dir() / "synthetic_humans").glob("16px*"))
         shutil.copytree(source, tmp_path / "synthetic_humans" / source.name)
-        return tmp_path / "synthetic_humans" / source.name / "1.1.0"
+        return tmp_path / "synthetic_humans" / source.name / "1.2.0"
 
     def refused(self, folder, match):
         from fusion_jax.prepare import prepare_synthetic_humans
@@ -339,6 +340,7 @@ class TestLive:
         assert jax.tree.leaves(first["scene"])[0].shape[0] == 4
         pictures = np.asarray(live.render(first["scene"]))
         assert pictures.shape == (4, 16, 16, 3) and pictures.dtype == np.uint8 and pictures.std() > 5
+        assert "head_size_px" not in first and 0.05 * 16 < live.split("test")[3]["head_size_px"] < 0.3 * 16
         jax.tree.map(np.testing.assert_array_equal, next(iterator(live, batch_size=4, start=1)), second)
         with pytest.raises(AssertionError):
             jax.tree.map(np.testing.assert_array_equal, first, second)

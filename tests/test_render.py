@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from data_pipelines.synthetic_humans.actions import perform
 from data_pipelines.synthetic_humans.body import forward, stand
 from data_pipelines.synthetic_humans.cones import Body, Cone, meet
+from data_pipelines.synthetic_humans.flesh import capsules, head
 from data_pipelines.synthetic_humans.people import SKELETON, sample_person
 from data_pipelines.synthetic_humans.render import joint_visibility, pixel_rays, render, render_batch
 from data_pipelines.synthetic_humans.scenes import camera_ring, make_scene, make_scenes
@@ -94,6 +95,35 @@ def test_joints_lie_inside_the_silhouette(action):
         assert all(inside)
         assert share[0].max() < 1e-3 and share[-1].max() < 1e-3 and share[:, 0].max() < 1e-3  # margin all round
         assert 0.02 < share.mean() < 0.5
+
+
+@pytest.mark.parametrize(("action", "seed"), [("gesturing", 0), ("bending", 1), ("kneeling", 2)])
+def test_head_size_is_that_of_the_drawn_heads_box(action, seed):
+    """Seen alone, through a glass that enlarges it."""
+    scene, view, joints = scene_of(action, seed)
+    zoom = 0.5 * SIZE / view.head_size_px
+    middle = view.joints2d[[J["head_top"], J["nose"]]].mean(0)
+    glass = np.array([[zoom, 0, SIZE / 2 - zoom * middle[0]], [0, zoom, SIZE / 2 - zoom * middle[1]], [0, 0, 1]])
+    alone = head(joints[None], PERSON)
+    rows = np.arange(len(scene.body.start)) % alone.start.shape[1]  # each cone several times: the compiled shape
+    body = Body(*(field[0, rows] for field in alone))
+    share = coverage(scene._replace(body=body, intrinsics=(glass @ scene.intrinsics).astype(np.float32)))
+    assert max(share[0].max(), share[-1].max(), share[:, 0].max(), share[:, -1].max()) < 0.5, "all of it is seen"
+    width, height = (share.max(axis) > 0.5 for axis in (0, 1))
+    drawn = 0.6 * np.hypot(width.sum(), height.sum())
+    np.testing.assert_allclose(drawn, zoom * view.head_size_px, atol=1)
+    assert 0.05 * SIZE < view.head_size_px < 0.3 * SIZE
+
+
+def test_the_head_is_part_of_the_body():
+    joints = perform("boxing", PERSON, np.random.default_rng(0), 2, 5.0).joints_mm
+    part, whole = head(joints, PERSON), capsules(joints, PERSON)
+    for frame in range(2):
+        for cone in range(part.start.shape[1]):
+            same = [
+                (x[frame, cone] == y[frame]).reshape(len(y[frame]), -1).all(1) for x, y in zip(part, whole, strict=True)
+            ]
+            assert np.logical_and.reduce(same).sum() == 1
 
 
 def test_rays_go_through_pixels():

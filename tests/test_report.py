@@ -309,6 +309,19 @@ def test_advice_on_another_dataset_names_it(maker, tmp_path, monkeypatch):
     assert drawn == [187.5, None]
 
 
+def test_advice_on_other_heatmaps_names_them(maker):
+    run = maker.write()
+    for name in ("test_noisy", "lsp_16px_test_predicted"):
+        scores = maker.scores("test") | {"dataset": "lsp/16px", "split": "test", "heatmaps": name.rpartition("_")[2]}
+        (run / "eval" / f"{name}.json").write_text(json.dumps(scores))
+    own, other, noisy = read_run(run).evaluations
+    assert (own.own, other.own, noisy.own) == (True, False, True)
+    command = f"fusion-jax evaluate --workdir {run}"
+    assert noisy.command(run) == f"{command} --split test --heatmaps noisy"
+    end = "--split test --heatmaps predicted --heatmap-workdir RUN_OF_A_2D_NETWORK"
+    assert other.command(run) == f"{command} --dataset lsp/16px {end}"
+
+
 def table_rows(page: str, anchor: str) -> list[list[str]]:
     part = page[page.index(f'id="{anchor}"') :].split("</table>", 1)[0]
     rows = re.findall(r"<tr>(.*?)</tr>", part, flags=re.DOTALL)

@@ -12,10 +12,11 @@ import pytest
 from fusion_jax import fusion
 from fusion_jax.alignment import similarity_align
 from fusion_jax.batch import fake_batch
+from fusion_jax.inputs import network_inputs, resize
 from fusion_jax.network import Dense
 from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.state import create_state
-from fusion_jax.steps import eval_step, fusion_state, network_inputs, predict_step, resize, train_step
+from fusion_jax.steps import eval_step, fusion_state, predict_step, train_step
 
 KEY = jax.random.key(0)
 # Compiled once for all tests that take the small config as it is.

@@ -48,18 +48,30 @@ def capsules(joints_mm: np.ndarray, person: Person) -> Body:
 
     person: fields unbatched, for one person in all frames, or batched (N, ...).
     """
-    joints = np.asarray(joints_mm, np.float64)
-    num_frames = len(joints)
-    palette = np.broadcast_to(person.colors, (num_frames, 5, 3)) ** 2  # display to linear
-    palette = np.concatenate([palette, np.full((num_frames, 1, 3), 0.004)], axis=1)
-    cones = _Cones(num_frames, palette)
-    j = dict(zip(SKELETON.joints, np.moveaxis(joints, 1, 0), strict=True))
+    cones, j = _empty(joints_mm, person)
     _torso(cones, j, person)
     _head(cones, j, person)
+    _hair_and_neck(cones, j, person)
     for side in ("left", "right"):
         _arm(cones, j, person, side)
         _leg(cones, j, person, side)
     return cones.body()
+
+
+def head(joints_mm: np.ndarray, person: Person) -> Body:
+    """The head (N, 5, ...) of `capsules`' body, from crown to chin: without neck and hanging hair."""
+    cones, j = _empty(joints_mm, person)
+    _head(cones, j, person)
+    return cones.body()
+
+
+def _empty(joints_mm: np.ndarray, person: Person) -> tuple[_Cones, dict[str, np.ndarray]]:
+    """No cones yet, and the joints (N, 3) by name."""
+    joints = np.asarray(joints_mm, np.float64)
+    num_frames = len(joints)
+    palette = np.broadcast_to(person.colors, (num_frames, 5, 3)) ** 2  # display to linear
+    palette = np.concatenate([palette, np.full((num_frames, 1, 3), 0.004)], axis=1)
+    return _Cones(num_frames, palette), dict(zip(SKELETON.joints, np.moveaxis(joints, 1, 0), strict=True))
 
 
 def unit(v: np.ndarray) -> np.ndarray:
@@ -117,9 +129,9 @@ def _torso(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
     )
 
 
-def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
-    skull = _mm(person, "skull")
-    r = _column(skull)
+def _head_axes(j: dict[str, np.ndarray], person: Person) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(N, 3) each: unit vectors up and to the front of the head, and the middle of the skull."""
+    r = _column(_mm(person, "skull"))
     across = unit(j["left_shoulder"] - j["right_shoulder"])
     spine_up = unit(j["thorax"] - j["spine"])
     up = unit(j["head_top"] - j["thorax"])
@@ -128,12 +140,18 @@ def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
     ahead = ahead - (ahead * up).sum(axis=-1, keepdims=True) * up
     # A nose (almost) on the neck's line, as in some captured skeletons, tells nothing: the chest decides.
     front = unit(ahead + 0.02 * r * unit(torso_front - (torso_front * up).sum(axis=-1, keepdims=True) * up))
+    return up, front, j["head_top"] - 0.97 * r * up
+
+
+def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
+    """Skull, jaw, nose and eyes."""
+    skull = _mm(person, "skull")
+    r = _column(skull)
+    up, front, crown = _head_axes(j, person)
     left = np.cross(up, front)
-    crown = j["head_top"] - 0.97 * r * up
     back, brow = crown - 0.30 * r * front, crown + 0.22 * r * front - 0.04 * r * up
     chin = crown + 0.52 * r * front - 1.22 * r * up
     hairline = np.asarray(person.hair[..., 0], np.float64)
-    hair_length = np.asarray(person.hair[..., 1], np.float64)
     over = unit(0.80 * up - 0.60 * front)  # hair grows on this side of the skull
     cones.add(back, brow, (skull, 0.95 * skull), (_SKIN, _HAIR), (over, (0.12 - hairline) * skull))
     stubble = np.where(np.asarray(person.beard) > 0.5, 0.42 * skull, _ALL)
@@ -149,6 +167,13 @@ def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
     for sign in (1, -1):
         eye = crown + 0.98 * r * front - 0.10 * r * up + sign * 0.36 * r * left
         cones.add(eye, eye + sign * 0.10 * r * left, (0.15 * skull, 0.13 * skull), (_EYES, _EYES))
+
+
+def _hair_and_neck(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
+    skull = _mm(person, "skull")
+    r = _column(skull)
+    up, front, crown = _head_axes(j, person)
+    hair_length = np.asarray(person.hair[..., 1], np.float64)
     nape = crown - 0.42 * r * front - 0.15 * r * up
     fall = nape - _column(hair_length) * (1.75 * r * up + 0.12 * r * front)
     cones.add(nape, fall, (0.92 * skull, (0.92 - 0.25 * hair_length) * skull), (_HAIR, _HAIR))

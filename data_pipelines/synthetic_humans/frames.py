@@ -93,7 +93,7 @@ def _finished(job: tuple[list[Shot], Any], size: int, pool: ThreadPoolExecutor) 
                 "valid2d": np.ones(len(joints2d), bool),
                 "visible": visible & inside,
                 "camera": {**camera._asdict(), "model": "perspective"},
-                "head_size_px": np.float32(0),
+                "head_size_px": np.float32(shot.view.head_size_px),
                 "box": np.asarray(shot.view.box, np.float64),
                 **labels,
             },

@@ -12,7 +12,7 @@ from data_pipelines.prepared import PoseDataset
 from data_pipelines.synthetic_humans.frames import to_uint8
 from data_pipelines.synthetic_humans.people import sample_person, stack_people
 from data_pipelines.synthetic_humans.render import Scene, render_batch
-from data_pipelines.synthetic_humans.scenes import camera_ring, make_scenes, stack_cameras
+from data_pipelines.synthetic_humans.scenes import Views, camera_ring, make_scenes, stack_cameras
 from data_pipelines.synthetic_humans.sequences import (
     SyntheticSettings,
     family,
@@ -52,24 +52,30 @@ class LiveSplit:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         rng = np.random.default_rng((self._settings.seed, self._number, int(index)))
-        batch = self.batch([int(index)], rng)
-        return {**jax.tree.map(lambda field: field[0], batch), **self._labels[int(index)]}
+        batch, views = self._seen([int(index)], rng)
+        labels = {"head_size_px": views.head_size_px[0], **self._labels[int(index)]}
+        return {**jax.tree.map(lambda field: field[0], batch), **labels}
 
     def batch(self, indices: Any, rng: np.random.Generator) -> dict[str, Any]:
         """A batch of the poses at `indices` (B,) from random cameras."""
+        return self._seen(indices, rng)[0]
+
+    def _seen(self, indices: Any, rng: np.random.Generator) -> tuple[dict[str, Any], Views]:
+        """`batch`, and the views that it is of."""
         joints = np.stack([self._poses[int(i)] for i in indices])
         people = stack_people([self._people[self._labels[int(i)]["subject"]] for i in indices])
         cameras = stack_cameras([camera_ring(rng)[0] for _ in indices])
-        scene, view = make_scenes(people, joints, cameras, self._settings.size, rng)
-        pose = root_relative(world_to_camera(joints, view.camera), _SKELETON.root_indices)
+        scenes, views = make_scenes(people, joints, cameras, self._settings.size, rng)
+        pose = root_relative(world_to_camera(joints, views.camera), _SKELETON.root_indices)
         known = np.ones(joints.shape[:2], bool)
-        return {
-            "scene": scene,
-            "joints2d": view.joints2d,
+        batch = {
+            "scene": scenes,
+            "joints2d": views.joints2d,
             "valid2d": known,
             "pose_mm": pose.astype(np.float32),
             "valid": known,
         }
+        return batch, views
 
 
 @functools.partial(jax.jit, static_argnames="size")

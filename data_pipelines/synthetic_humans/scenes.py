@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipelines.synthetic_humans.backdrop import Backdrop
 from data_pipelines.synthetic_humans.cones import Body
-from data_pipelines.synthetic_humans.flesh import capsules
+from data_pipelines.synthetic_humans.flesh import capsules, head
 from data_pipelines.synthetic_humans.people import Person
 from data_pipelines.synthetic_humans.render import Light, Scene
 from data_pipelines.synthetic_humans.surroundings import draw_backdrop, draw_light
@@ -23,6 +23,7 @@ from fusion_jax.geometry import (
 )
 
 FULL_PX = 1000  # side of the virtual full picture, as Human3.6M's
+_HEAD_SHARE = 0.6  # MPII's length of a head, of the diagonal of its box
 
 
 class Views(NamedTuple):
@@ -32,11 +33,13 @@ class Views(NamedTuple):
       camera: of the crops: intrinsics (N, 3, 3) are `crop_matrix(box, size) @` the full picture's.
       box: (N, 3) [left, top, side] of the crop in px of the full picture.
       joints2d: (N, 17, 2) px of the crop.
+      head_size_px: (N,) px of the crop: 0.6 of the diagonal of the box around the head, as MPII measures it.
     """
 
     camera: Camera
     box: np.ndarray
     joints2d: np.ndarray
+    head_size_px: np.ndarray
 
 
 def camera_ring(rng: np.random.Generator) -> list[Camera]:
@@ -108,7 +111,9 @@ def make_scenes(
     box = _boxes(body, full, rng)
     crop = np.stack([crop_matrix(b, size) for b in box])
     camera = full._replace(intrinsics=crop @ full.intrinsics)
-    views = _float32(Views(camera, box, world_to_image(joints, camera)))
+    corners = _corners(head(joints, person), camera)
+    head_size = _HEAD_SHARE * np.linalg.norm(corners[:, 1] - corners[:, 0], axis=-1)
+    views = _float32(Views(camera, box, world_to_image(joints, camera), head_size))
     rooms = 1 if one_room else num
     light, backdrop = (
         draw_light(rng, rooms),
@@ -138,6 +143,15 @@ def _float32(tree: Any) -> Any:
 
 def _boxes(body: Body, cameras: Camera, rng: np.random.Generator) -> np.ndarray:
     """(N, 3) squares around the body, flesh included, each with its own margin and off the middle."""
+    corners = _corners(body, cameras)
+    margins = rng.uniform(0.05, 0.13, len(corners))
+    box = np.stack([square_box(points, margin) for points, margin in zip(corners, margins, strict=True)])
+    box[:, :2] += rng.uniform(-0.03, 0.03, (len(box), 2)) * box[:, 2:]
+    return box
+
+
+def _corners(body: Body, cameras: Camera) -> np.ndarray:
+    """(N, 2, 2) px: the corners with the lowest and the highest x and y of the box around N bodies' pictures."""
     balls = world_to_camera(np.concatenate([body.start, body.end], axis=1).astype(np.float64), cameras)
     if balls[..., 2].min() < 200:
         raise UserError("make_scenes: a person stands less than 200 mm before the camera plane; move one of them")
@@ -145,8 +159,4 @@ def _boxes(body: Body, cameras: Camera, rng: np.random.Generator) -> np.ndarray:
     focal = np.linalg.norm(cameras.intrinsics[:, :2, :2], axis=-1)[:, None]  # (N, 1, 2)
     radius = np.concatenate([body.radius[..., 0], body.radius[..., 1]], axis=1)[..., None]
     reach = radius * focal / balls[..., 2:]
-    corners = np.stack([(centre - reach).min(axis=1), (centre + reach).max(axis=1)], axis=1)  # (N, 2, 2)
-    margins = rng.uniform(0.05, 0.13, len(corners))
-    box = np.stack([square_box(points, margin) for points, margin in zip(corners, margins, strict=True)])
-    box[:, :2] += rng.uniform(-0.03, 0.03, (len(box), 2)) * box[:, 2:]
-    return box
+    return np.stack([(centre - reach).min(axis=1), (centre + reach).max(axis=1)], axis=1)

@@ -47,8 +47,12 @@ def config_name(settings: SyntheticSettings) -> str:
 class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
     """Rendered people who act out named actions before four cameras; splits are by person."""
 
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.1.0": "Examples tell the camera's model and the head's size.", "1.0.0": "First release."}
+    VERSION = tfds.core.Version("1.2.0")
+    RELEASE_NOTES = {
+        "1.2.0": "The head's size is the head's; it was 0, unknown.",
+        "1.1.0": "Examples tell the camera's model and the head's size.",
+        "1.0.0": "First release.",
+    }
     BUILDER_CONFIGS = [SyntheticHumansConfig(SyntheticSettings())]
     pkg_dir_path = pathlib.Path(__file__).parent  # where TFDS looks for CITATIONS.bib and the README
 

@@ -168,8 +168,8 @@ def write_heatmaps(path: pathlib.Path, header: dict[str, Any], records: Iterable
         os.replace(partial, path)
     except OSError as error:
         raise UserError(
-            f"cannot write heatmaps to {path.parent}: {error}; free space, choose another --data-dir, or predict them "
-            "in every step with --heatmap-mode frozen"
+            f"cannot write heatmaps to {path.parent}: {error}; free space or choose another --data-dir; or when "
+            "training: --heatmap-mode frozen, which keeps none"
         ) from error
     finally:
         with contextlib.suppress(OSError):

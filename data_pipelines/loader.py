@@ -167,6 +167,12 @@ def has_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int = 6
     return bool(_some_poses(dataset, target, split, limit)[1].any())
 
 
+def has_joints2d(dataset: PoseDataset, split: str, limit: int = 64) -> bool:
+    """Whether any of at most `limit` examples, evenly spaced, has a 2D joint."""
+    source = dataset.split(split)
+    return any(np.asarray(source[int(index)]["valid2d"]).any() for index in _evenly(len(source), limit))
+
+
 def _some_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int) -> tuple[np.ndarray, np.ndarray]:
     """Root-relative poses (N, J, 3) mm in the camera frame and valid (N, J) of at most `limit` examples."""
     source = dataset.split(split)

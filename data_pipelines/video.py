@@ -13,6 +13,8 @@ from fusion_jax.errors import UserError
 
 # FFmpeg's own remarks on damaged files, thousands of them, would bury the one line that says what to do.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+if "OPENCV_LOG_LEVEL" not in os.environ:  # OpenCV's own remarks too; it reads that variable on import alone
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
 
 
 class Video:
@@ -29,7 +31,8 @@ class Video:
         """Opens a video. Raises UserError where it is missing, is something else, or holds no picture."""
         self.path = path
         check_not_text(path)
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        # Absolute: FFmpeg takes what stands before a colon, as in 12:30.mp4, for a protocol.
+        self._capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
         if not self._capture.isOpened():
             raise UserError(f"{path} cannot be opened as a video (truncated or of another kind); download it again")
         width, height, count = (
@@ -47,6 +50,9 @@ class Video:
         """(number, RGB (H, W, 3) uint8) of the wanted frames, rising and counted from 0, read from the start once.
 
         Ends early where the video does; frames that are not wanted are decoded but not converted.
+
+        Raises:
+          UserError: a frame is of a size or a kind that OpenCV breaks on.
         """
         position = 0
         for number in wanted:
@@ -54,11 +60,17 @@ class Video:
                 if not self._capture.grab():
                     return
                 position += 1
-            done, picture = self._capture.read()
-            if not done:
-                return
+            try:
+                done, picture = self._capture.read()
+                if not done:
+                    return
+                picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            except cv2.error:
+                raise UserError(
+                    f"{self.path}: frame {position} cannot be decoded; it is too large or damaged"
+                ) from None
             position += 1
-            yield int(number), cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+            yield int(number), picture
 
     def decodes_fewer(self, position: int) -> int:
         """How many of the pictures that the header announces are lacking, decoded on to the end from `position`.
@@ -98,15 +110,25 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
 
 
 def check_not_text(path: pathlib.Path) -> None:
-    """Raises UserError where a file is missing or empty, its name is no text, or it is a web page under that name."""
+    """Refuses what is under a file's name nothing of the kind, before a library breaks on it.
+
+    Raises:
+      UserError: the file is missing, cannot be read or is empty, its name is no text, or it is a web page or a list of
+        other files, which FFmpeg would open.
+    """
     try:
         str(path).encode()
     except UnicodeEncodeError:  # OpenCV ends the process over such a name
         raise UserError(f"{str(path)!a} is no text in UTF-8, on which the picture library breaks; rename it") from None
-    if not path.is_file():
-        raise UserError(f"{path} is missing; download it or correct --manual-dir")
-    with path.open("rb") as file:
-        start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    try:
+        if not path.exists():
+            raise UserError(f"{path} is missing; download it or correct the path")
+        if not path.is_file():
+            raise UserError(f"{path} is no ordinary file; correct the path")
+        with path.open("rb") as file:
+            start = file.read(512).removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from None
     if not start:
         raise UserError(f"{path} is empty; download it again")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
@@ -114,3 +136,5 @@ def check_not_text(path: pathlib.Path) -> None:
             f"{path} is a web page saved under this name; the download needed a log-in or a newer address, fetch it "
             "again"
         )
+    if start.startswith((b"ffconcat", b"#extm3u")):
+        raise UserError(f"{path} is a list of other files and no video; give those files themselves")

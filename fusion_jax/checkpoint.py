@@ -146,7 +146,7 @@ class Checkpoints:
           mesh: every device of it gets the whole state.
 
         Raises:
-          UserError: there is no checkpoint, it cannot be read, or its card tells of weights of another kind.
+          UserError: there is no checkpoint, it cannot be read, it has no card, or one of weights of another kind.
         """
         step = self.latest_step
         if step is None:
@@ -156,8 +156,14 @@ class Checkpoints:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
             jax.eval_shape(_arrays, state),
         )
+        folder = self._manager.directory / str(step)
+        if (folder / "state").exists() and not (folder / "card").exists():  # no damage, so not to be deleted
+            raise UserError(
+                f"the checkpoint {folder} has no card of what its weights are, so it is of an older version of the "
+                "program; train it anew"
+            )
         found = self._read(step, ocp.args.Composite(card=ocp.args.JsonRestore()))
-        check_card(found["card"], self._config, str(self._manager.directory / str(step)))  # before shapes can clash
+        check_card(found["card"], self._config, str(folder))  # before shapes can clash
         items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
         restored = self._read(step, items)
         fields = restored["state"]

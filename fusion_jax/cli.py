@@ -26,8 +26,8 @@ class Evaluate:
 
     Writes WORKDIR/eval/<split>.json, .md and .csv (with --dataset <dataset>_<config>_<split>.json and so on): mpjpe,
     pa_mpjpe, n_mpjpe, pck, auc, per action and per joint, with the protocol they follow. human36m, humaneva,
-    kth_football2, lsp and mpii are scored by their own protocol as well, published numbers beside ours. People or
-    frames that training has seen are refused.
+    kth_football2, lsp and mpii are scored by their own protocol as well, published numbers beside ours. A 2D network is
+    scored by PCKh, PCK and the distance in px. People or frames that training has seen are refused.
     """
 
     workdir: pathlib.Path
@@ -87,8 +87,10 @@ class Demo:
 
     fusion-jax demo
 
-    Trains the 2D network, then three networks on the heatmaps it predicts. Some minutes on two CPU cores. What is done
-    already is reused.
+    fusion-jax demo --chain
+
+    Trains three fusion networks on true heatmaps and a 2D network. Some minutes on two CPU cores. What is done already
+    is reused. --chain goes on from photo to pose: fusion trained on the 2D network's own heatmaps.
     """
 
     data_dir: pathlib.Path = pathlib.Path("data")
@@ -97,20 +99,20 @@ class Demo:
     """Folder for the runs: hourglass, learned, image, heatmap; and photos with their poses."""
     steps: int | None = None
     """Steps of each training; none: the presets'."""
-    all_heatmaps: bool = False
-    """Also train trainable fusion on heatmaps of true and of noisy joints, for a table of who is trained on what and
-    tested on what."""
+    chain: bool = False
+    """Also train trainable fusion on noisy and on predicted heatmaps, test each network on all three kinds, and give
+    the photos to the one that was trained on predicted heatmaps."""
 
     def run(self) -> None:
         from fusion_jax.demo import run_demo
 
-        run_demo(self.data_dir, self.runs_dir, self.steps, self.all_heatmaps)
+        run_demo(self.data_dir, self.runs_dir, self.steps, self.chain)
 
 
 def main(args: list[str] | None = None) -> int:
     """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal.
 
-    `check-data` also gives 1: the data is incomplete.
+    `check-data` and `predict` also give 1: the data is incomplete; an input could not be done.
     """
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."

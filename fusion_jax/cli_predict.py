@@ -33,10 +33,10 @@ class Predict:
     """Where a person is, x,y,width,height in px of the upright picture, in every input; several for several people.
     None: people are looked for, and where none is found the whole picture is taken for one person."""
     boxes: pathlib.Path | None = None
-    """JSON of boxes by file name: {"photo.jpg": [[x, y, width, height]]}."""
+    """JSON of boxes by file name, or by path as given: {"photo.jpg": [[x, y, width, height]]}."""
     camera: pathlib.Path | None = None
-    """JSON of the camera that took all of them, for absolute positions: fx, fy, cx, cy in px, and if known distortion
-    [k1, k2, p1, p2, k3] and image_size [width, height]."""
+    """JSON of the camera that took all of them, for absolute positions: fx, fy, cx, cy in px (or a 3 x 3 intrinsics),
+    and if known distortion [k1, k2, p1, p2, k3], image_size [width, height], rotation (3 x 3) and center_mm."""
     out: pathlib.Path = pathlib.Path("out")
     """Folder for the results."""
     detect: bool = True
@@ -51,10 +51,13 @@ class Predict:
     def run(self) -> int:
         from fusion_jax.people import parse_box
         from fusion_jax.place import read_camera
-        from fusion_jax.predict import predict_files, read_boxes, settings_digest
+        from fusion_jax.predict import predict_files, read_boxes
         from fusion_jax.predictor import Predictor
+        from fusion_jax.records import one_line
 
         boxes = {} if self.boxes is None else read_boxes(self.boxes)
+        if self.box and "*" in boxes:
+            raise UserError(f"--box says where people are in every input, and '*' in {self.boxes} too; leave one away")
         if self.box:
             boxes["*"] = [parse_box(text) for text in self.box]
         camera = None if self.camera is None else read_camera(self.camera)
@@ -67,15 +70,16 @@ class Predict:
             refine=self.refine,
         )
         for note in predictor.notes:
+            print(f"note: {one_line(note)}")
+        outcome = predict_files(self.inputs, predictor, self.out, boxes=boxes, smooth=self.smooth)
+        for note in outcome.notes:
             print(f"note: {note}")
-        settings = {"camera": settings_digest(self.camera)[0], "detect": self.detect, "refine": self.refine}
-        outcome = predict_files(self.inputs, predictor, self.out, boxes=boxes, smooth=self.smooth, settings=settings)
         for text in outcome.failed:
             print(f"left out: {text}")
         kept = f", {outcome.kept} were there already" if outcome.kept else ""
         print(
             f"{outcome.people} people; {outcome.made} inputs done{kept}, {len(outcome.failed)} failed; "
-            f"written to {outcome.page or self.out}"
+            f"written to {one_line(str(outcome.page or self.out))}"
         )
         return 1 if outcome.failed else 0
 
@@ -100,3 +104,7 @@ class ImportHourglass:
         if (self.out / "config.json").exists():
             raise UserError(f"{self.out} holds a run already; choose another --out")
         print(f"written {import_hourglass(self.checkpoint, self.out)}")
+        print(
+            f"to score it: fusion-jax evaluate --workdir {self.out} --dataset mpii; to train it on: fusion-jax train "
+            f"--task heatmaps --init-from {self.out} (on MPII itself with --train-split train+validation)"
+        )

@@ -54,9 +54,9 @@ class Train:
     network makes them; or those of the 2D network in --heatmap-workdir."""
     heatmap_workdir: pathlib.Path | None = None
     """For --heatmaps predicted: folder of a trained 2D network."""
-    heatmap_mode: Literal["cache", "frozen", "finetune"] = "cache"
+    heatmap_mode: Literal["cache", "frozen", "finetune"] | None = None
     """For --heatmaps predicted. cache: worked out once, kept beside the dataset. frozen: in every step. finetune: in
-    every step and trained along, by the pose's loss."""
+    every step and trained along, by the pose's loss. None: cache."""
     heatmap_size: int | None = None
     """Side of a fusion network's heatmaps of joints, px; predicted ones have their own. None: the preset's."""
     heatmap_sigma: float | None = None
@@ -110,6 +110,7 @@ class Train:
         from fusion_jax.heatmap_net import heatmap_source
         from fusion_jax.train import LoopOptions, train
 
+        self._check_heatmap_options()
         name = self.preset or ("hourglass-tiny" if self.task == "heatmaps" else "tiny")
         config = with_overrides(
             name,
@@ -139,7 +140,7 @@ class Train:
         if self.task not in (None, config.task):
             raise UserError(f"preset {name} is for task {config.task}; leave --task {self.task} away or choose another")
         if self.heatmaps != "true" or self.heatmap_workdir is not None:
-            config = heatmap_source(config, self.heatmaps, self.heatmap_mode, self.heatmap_workdir)
+            config = heatmap_source(config, self.heatmaps, self.heatmap_mode or "cache", self.heatmap_workdir)
         options = LoopOptions(
             log_every=self.log_every,
             eval_every=self.eval_every,
@@ -149,3 +150,18 @@ class Train:
         )
         state = train(config, self.data_dir, self.workdir, options)
         print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
+
+    def _check_heatmap_options(self) -> None:
+        """Raises UserError, naming it, for an option that would do nothing beside the others."""
+        predicted = self.heatmaps == "predicted"
+        finetuned = predicted and self.heatmap_mode == "finetune"
+        made = "heatmaps of joints; predicted ones are as their 2D network makes them"
+        for option, value, used, use in (
+            ("--heatmap-workdir", self.heatmap_workdir, predicted, "--heatmaps predicted"),
+            ("--heatmap-mode", self.heatmap_mode, predicted, "--heatmaps predicted"),
+            ("--heatmap-learning-rate", self.heatmap_learning_rate, finetuned, "--heatmap-mode finetune"),
+            ("--heatmap-size", self.heatmap_size, not predicted, made),
+            ("--heatmap-sigma", self.heatmap_sigma, not predicted, made),
+        ):
+            if value is not None and not used:
+                raise UserError(f"{option} {value} would do nothing: it is for {use}; leave it away")

@@ -184,6 +184,9 @@ class Config:
         check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
         if isinstance(self.network, HourglassConfig):
             _check_hourglass(self.network, self.inputs, self.heatmaps)
+            varied = self.batch_size > 1 or self.inputs.image_size // STRIDE > 2**self.network.depth
+            expected = "2 or more: the lowest maps are 1 px, and batch norm has no variance of one value"
+            check_field(varied, "batch_size", self.batch_size, expected)
         elif self.heatmaps.net is not None:
             ours, theirs = self.inputs.heatmap_skeleton, self.heatmaps.net.inputs.heatmap_skeleton
             expected = f"{theirs!r}, which the 2D network of {self.heatmaps.net.workdir} predicts"
@@ -321,7 +324,7 @@ def hourglass_tiny() -> Config:
     fusion-jax train --task heatmaps --dataset synthetic_humans --data-dir DATA --workdir RUN
     """
     # Measured: small batches and large steps learn most in a given time, and strong augmentation needs more of it.
-    base = _hourglass("hourglass-tiny", HourglassConfig(1, 64), "synthetic_humans", 64, 2400, 16)
+    base = _hourglass("hourglass-tiny", HourglassConfig(1, 64), "synthetic_humans", 64, 1600, 16)
     return dataclasses.replace(base, optim=OptimConfig(learning_rate=6e-3), augment=AUGMENTATIONS["light"])
 
 
@@ -384,8 +387,10 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
     config = preset(name)
     given = {key: value for key, value in fields.items() if value is not None}
     if config.task == "heatmaps":  # whose sizes and layouts follow from one another
-        given |= {"heatmap_skeleton": given["skeleton"]} if "skeleton" in given else {}
-        given |= {"heatmap_size": given["image_size"] // STRIDE} if "image_size" in given else {}
+        if "skeleton" in given:
+            given.setdefault("heatmap_skeleton", given["skeleton"])
+        if "image_size" in given:
+            given.setdefault("heatmap_size", given["image_size"] // STRIDE)
     live = str(given.get("dataset", config.dataset)).endswith("/live")
     if live and augment not in (None, "none"):
         raise UserError(f"augment {augment!r}: live pictures are new each time; leave --augment away")

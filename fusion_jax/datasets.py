@@ -7,7 +7,7 @@ import math
 import pathlib
 from collections.abc import Sequence
 
-from data_pipelines.loader import has_poses
+from data_pipelines.loader import has_joints2d, has_poses
 from data_pipelines.prepared import PoseDataset, open_prepared
 from data_pipelines.registry import RAW_DATASETS
 from fusion_jax.errors import UserError, unknown_name
@@ -85,11 +85,16 @@ def open_mixture(text: str, data_dir: pathlib.Path, image_size: int, seed: int =
     return opened
 
 
-def check_trainable(datasets: Sequence[PoseDataset], target: Skeleton, split: str, poses: bool = True) -> None:
-    """Raises UserError, naming the dataset, where one lacks joints of the target layout or, in a mixture, all 3D.
+def check_trainable(
+    datasets: Sequence[PoseDataset], target: Skeleton, split: str, poses: bool = True, joints2d: bool = False
+) -> None:
+    """Raises UserError, naming the dataset, where one cannot be learned from.
+
+    That is where it lacks joints of the target layout or, in a mixture, all 3D; or all 2D where that is needed.
 
     Args:
       poses: whether poses are learned; a 2D network needs none.
+      joints2d: whether heatmaps have to be made from 2D joints: to train a 2D network, or for noisy heatmaps.
     """
     for dataset in datasets:
         try:
@@ -100,6 +105,17 @@ def check_trainable(datasets: Sequence[PoseDataset], target: Skeleton, split: st
             raise UserError(
                 f"{dataset.name} has no 3D poses; it would only dilute the loss; leave it out of the mixture"
             )
+        if joints2d:
+            check_joints2d(dataset, split)
+
+
+def check_joints2d(dataset: PoseDataset, split: str) -> None:
+    """Raises UserError where a split has no 2D joints, so that heatmaps made from them would all be black."""
+    if len(dataset.split(split)) and not has_joints2d(dataset, split):
+        raise UserError(
+            f"{dataset.name} has no 2D joints in {split}; the heatmaps of a 2D network's training and noisy ones are "
+            "made from them; take a dataset that has them, or feed a fusion network other heatmaps"
+        )
 
 
 def mixture_name(datasets: list[tuple[PoseDataset, float]]) -> str:

@@ -15,13 +15,14 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
+from fusion_jax.datasets import check_joints2d
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
 from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_feed import Feed, open_feed
 from fusion_jax.heatmap_net import Source
 from fusion_jax.inputs import network_inputs, with_heatmaps
-from fusion_jax.leakage import Seen, check_test
+from fusion_jax.leakage import Seen, check_test, unknown_overlap
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
 from fusion_jax.scoring import (
@@ -30,6 +31,7 @@ from fusion_jax.scoring import (
     load_samples,
     loaded_size,
     open_scored,
+    other_parts,
     save_arrays,
     score_benchmark,
     score_split,
@@ -88,20 +90,24 @@ def evaluate_run(
     mesh = sharding.data_mesh()
     feed = open_feed(config, heatmaps, heatmap_workdir, mesh)
     config = feed.config
-    opened = open_scored(config, record, data_dir, dataset, workdir)
+    opened = open_scored(feed.trained, record, data_dir, dataset, workdir)
     layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
     if family in PROTOCOLS:
         PROTOCOLS[family].check_joints(layout)
+    if config.heatmaps.source == "noisy":
+        check_joints2d(opened, split)
     own = dataset is None
     seen, warnings = seen_before(config, workdir, opened, split, own=own)
     if feed.net is not None:
-        if not set(split.split("+")) & set(config.train_split.split("+")):
-            check_test(feed.net.seen, opened, split)
+        for part in other_parts(config, split, own=own):
+            check_test(feed.net.seen, opened, part)
+        warnings += filter(None, [unknown_overlap(feed.net.seen, opened, split)])
+        seen = seen + [part for part in feed.net.seen if part not in seen]
         folder = data_dir or pathlib.Path(record.data_dir)
         opened = with_cache(opened, folder, feed.net, set(split.split("+")), mesh)
     state = feed.state(restore_run(workdir, feed.trained, mesh))
-    tell = functools.partial(example_labels, enlarged=loaded_size(config) / opened.image_size)
-    frames = score_split(config, state, opened, split, mesh, batch_size=batch_size, labels=tell)
+    tell = functools.partial(example_labels, enlarged=loaded_size(feed.trained) / opened.image_size)
+    frames = score_split(feed.trained, state, opened, split, mesh, batch_size=batch_size, labels=tell)
     name = scored_name(opened, split, own=own) + feed.suffix
     result = table(frames, frames["action"], layout, _baseline(opened, frames, layout)) | {
         "protocol": protocol_words(config, opened, split, seen, warnings, feed),
@@ -117,7 +123,7 @@ def evaluate_run(
     if family in PROTOCOLS:
         result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, feed, warnings)
         write_benchmark(workdir / "eval", name, result["benchmark"])
-    write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
+    write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
     write_tables(workdir / "eval", name, result)
     return result
 

@@ -61,20 +61,21 @@ def with_cache(
     """
     if dataset.render is not None:
         raise UserError(
-            f"{dataset.name} is rendered anew in every step, so its heatmaps cannot be kept; use --heatmap-mode frozen"
+            f"{dataset.name} is rendered anew in every step, so its heatmaps cannot be kept; take prepared data; "
+            "or when training: --heatmap-mode frozen"
         )
     layout = net.net.inputs.heatmap_skeleton
     if layout != _LAYOUT:
         raise UserError(
             f"the 2D network of {net.net.workdir} predicts joints of {layout}, kept heatmaps have to be of {_LAYOUT}; "
-            "use --heatmap-mode frozen"
+            f"take a 2D network of {_LAYOUT}; or when training: --heatmap-mode frozen"
         )
     wanted = [split for split in dataset.splits if split in splits and len(dataset.split(split))]
     for split in wanted:
         if "heatmap" in dataset.split(split)[0]:
             raise UserError(
                 f"{dataset.name} brings heatmaps of its own in {split}, which a 2D network's would hide; use those "
-                "without a 2D network, or predict in every step with --heatmap-mode frozen"
+                "without a 2D network; or when training: --heatmap-mode frozen"
             )
     folder = pathlib.Path(data_dir) / dataset.name / "heatmaps" / cache_key(dataset, net)
     cached: dict[str, Any] = {}
@@ -121,7 +122,7 @@ def _make(
     if jax.process_count() > 1:
         raise UserError(
             f"{path} is not there yet, and {jax.process_count()} processes would make it at once; run the same "
-            "command in a single process first, with --stop-after 1"
+            "command in a single process first; when training: with --stop-after 1"
         )
     count = header["count"]
     if show:

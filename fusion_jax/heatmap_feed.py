@@ -72,7 +72,13 @@ def open_feed(config: Config, source: Source | None, workdir: pathlib.Path | Non
     check_net_fits(config, net)
     same = own.net is not None and own.net.weights == net.net.weights and not own.in_step
     fed = own if same else HeatmapConfig("predicted", net=net.net)
-    return Feed(config, _fed(config, fed), net, f"predicted by {net.identity}", "" if same else "_predicted")
+    return Feed(
+        config,
+        _fed(config, fed),
+        net,
+        f"predicted by {net.identity}",
+        "" if same else f"_predicted_{net.net.weights[:8]}",
+    )
 
 
 def _fed(config: Config, heatmaps: HeatmapConfig) -> Config:

@@ -90,7 +90,10 @@ def reopen_heatmap_net(net: HeatmapNet, mesh: jax.sharding.Mesh, workdir: pathli
     Raises:
       UserError: as `open_heatmap_net`, or the folder holds other weights now.
     """
-    opened = open_heatmap_net(pathlib.Path(net.workdir) if workdir is None else workdir, mesh)
+    folder = pathlib.Path(net.workdir) if workdir is None else workdir
+    if not (folder / "config.json").exists():
+        raise UserError(f"the 2D network is no longer in {folder}; say where it is now: --heatmap-workdir RUN")
+    opened = open_heatmap_net(folder, mesh)
     if net.weights and opened.net.weights != net.weights:
         raise UserError(
             f"the 2D network in {opened.net.workdir} has other weights now ({opened.net.weights} after step "

@@ -17,6 +17,7 @@ from fusion_jax.errors import UserError
 from fusion_jax.init_hourglass import transfer_hourglass
 from fusion_jax.leakage import Seen
 from fusion_jax.network import active_streams
+from fusion_jax.optim import HEATMAP_NETWORK
 from fusion_jax.skeletons import Skeleton, skeleton, stand_ins
 from fusion_jax.state import TrainState
 
@@ -62,7 +63,8 @@ def transfer(
     A layer of the same name and shape is copied. Where all of them could be, the output layer is rewritten by joint
     name: its poses are the old network's, converted as `skeletons.convert_joints` does, made relative to the new root
     and scaled for the new data; joints that the old layout cannot place stay new. First layers are rewritten by the
-    names of the heatmaps' joints. alpha and beta start anew where the new config gives a beta or another L.
+    names of the heatmaps' joints. alpha and beta start anew where the new config gives a beta or another L. A 2D
+    network that is trained along stays the new run's, whole: half of one with the batch statistics of another is none.
 
     Args:
       old, new: parameter trees.
@@ -72,7 +74,7 @@ def transfer(
     Raises:
       UserError: not one layer fits.
     """
-    source, target = _flat(old), _flat(new)
+    source, target = (_flat({k: v for k, v in tree.items() if k != HEATMAP_NETWORK}) for tree in (old, new))
     result, copied, fresh = dict(target), [], []
     depth, old_depth = (_depth(c) for c in (config, old_config))
     output, old_output = f"fusion_{depth + 1}", f"fusion_{old_depth + 1}"
@@ -106,7 +108,10 @@ def transfer(
         lines.append(f"left new: {', '.join(left)}")
     if own & set(fresh):
         lines.append("alpha, beta start anew")
-    return unflatten_dict(result), lines
+    if HEATMAP_NETWORK in old:
+        lines.append("its 2D network is not taken over; --heatmap-workdir says which one is used")
+    theirs = {HEATMAP_NETWORK: new[HEATMAP_NETWORK]} if HEATMAP_NETWORK in new else {}
+    return unflatten_dict(result) | theirs, lines
 
 
 def pose_map(source: Skeleton, target: Skeleton) -> tuple[np.ndarray, list[str]]:

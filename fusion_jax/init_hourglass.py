@@ -21,7 +21,7 @@ def transfer_hourglass(
     """(parameters, constants, words on them): a new 2D network with all that an old one can give.
 
     What has the same name and shape is copied, batch statistics too. Where the joints differ, the layers that write and
-    read heatmaps take over the joints of the same name.
+    read heatmaps take over the joints of the same name. Only a kernel's weights make a layer count as taken over.
 
     Args:
       old, new: parameter trees.
@@ -47,7 +47,7 @@ def transfer_hourglass(
                     found = _with_joints(found, value, joints, axis)
             if found is not None and found.shape == value.shape:
                 result[path] = found
-                copied.append(layer)
+                copied += [layer] if path[-1] == "kernel" else []
             else:
                 fresh.append(layer)
         results.append(unflatten_dict(result))
@@ -60,13 +60,14 @@ def transfer_hourglass(
     return results[0], results[1], lines
 
 
-def _with_joints(old: np.ndarray, new: np.ndarray, joints: list[int | None], axis: int) -> np.ndarray:
-    """`new` with the old array's entries along `axis` for the joints that it has."""
-    result = np.moveaxis(new, axis, 0).copy()
-    for place, joint in enumerate(joints):
-        row = None if joint is None else np.moveaxis(old, axis, 0)[joint]
-        if row is not None and row.shape == result[place].shape:
-            result[place] = row
+def _with_joints(old: np.ndarray, new: np.ndarray, joints: list[int | None], axis: int) -> np.ndarray | None:
+    """`new` with the old array's entries along `axis` for the joints that it has; None where not one fits."""
+    rows, result = np.moveaxis(old, axis, 0), np.moveaxis(new, axis, 0).copy()
+    known = [(place, joint) for place, joint in enumerate(joints) if joint is not None]
+    if not known or rows.shape[1:] != result.shape[1:]:
+        return None
+    for place, joint in known:
+        result[place] = rows[joint]
     return np.moveaxis(result, 0, axis)
 
 

@@ -132,7 +132,7 @@ def max_pool(x: Float[Array, "B H W C"], window: int) -> Float[Array, "B h w C"]
     for axis in (4, 2):
         # Not by max: its gradient divides by how many equal the largest, none where a compiler rounds x anew.
         first, *rest = (jax.lax.index_in_dim(x, i, axis, keepdims=False) for i in range(window))
-        x = functools.reduce(lambda a, b: jnp.where(a >= b, a, b), rest, first)
+        x = functools.reduce(lambda a, b: jnp.where((a >= b) | jnp.isnan(a), a, b), rest, first)  # NaN is passed on
     return x
 
 

@@ -26,6 +26,8 @@ MAX_OVERLAP = 0.5
 """Of two boxes that share more than this of the smaller one, the less certain one is dropped."""
 # The people the detector was trained on fill three quarters of its window's height. Medians on rendered people.
 _WIDTH_IN_WINDOW, _HEIGHT_IN_WINDOW = 0.63, 0.73
+MOST_BOXES = 1000
+"""So many boxes may be given for a picture; more is a mistake that would take hours."""
 _BLOCK = 2**21  # values of a picture that are converted at a time
 
 

@@ -23,10 +23,14 @@ MAX_PIXELS = 100_000_000
 MAX_SIDE = 65_535
 """px along one side, as JPEG itself has it; strips of millions of px cost much and show nobody."""
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+UNREADABLE_SUFFIXES = (".heic", ".heif", ".avif", ".raw", ".cr2", ".nef", ".dng", ".psd", ".jp2", ".svg")
+"""Pictures of kinds that cannot be read; a folder's are passed over, and said so."""
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".mts")
 # Pillow knows fifty more; some of them start other programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 _KINDS = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+_RESERVED = ("poses", "index")  # what the results of all pictures together are called
+_LONGEST = 200  # bytes of a result's name; file systems take 255, and suffixes come to it
 
 
 class Input(NamedTuple):
@@ -35,17 +39,23 @@ class Input(NamedTuple):
     Attributes:
       path: as given, or as found in a given folder.
       stem: what to call its results, different for all inputs, also where a file system ignores case.
+      label: what results call it: its file name or, where several inputs have that, the path as given.
     """
 
     path: pathlib.Path
     stem: str
+    label: str
 
 
 class Inputs(NamedTuple):
-    """Pictures and videos, each kind in the order of the arguments, a folder's files in natural order."""
+    """Pictures and videos, each kind in the order of the arguments, a folder's files in natural order.
+
+    `passed_over` are pictures in given folders that are of a kind that cannot be read.
+    """
 
     pictures: tuple[Input, ...]
     videos: tuple[Input, ...]
+    passed_over: tuple[pathlib.Path, ...] = ()
 
 
 def find_inputs(paths: Sequence[pathlib.Path]) -> Inputs:
@@ -56,8 +66,9 @@ def find_inputs(paths: Sequence[pathlib.Path]) -> Inputs:
 
     Results are called after the file's name without suffix, `a` for `x/a.jpg`. Inputs that would share that name are
     called after their whole name, `a.jpg` and `a.png`; those that share that too also after the folder, `x_a.jpg` and
-    `y_a.jpg`, and so on; in the end after a hash of their path. The names depend on which inputs there are and not on
-    their order, so that the same command finds its results again.
+    `y_a.jpg`, and so on; in the end after a hash of their path, as is a name that is very long. `poses` and `index` are
+    kept for the results of all. The names depend on which inputs there are and not on their order, so that the same
+    command finds its results again.
 
     Raises:
       UserError: a path is missing or of a kind that is not known, or a folder holds nothing.
@@ -65,14 +76,20 @@ def find_inputs(paths: Sequence[pathlib.Path]) -> Inputs:
     if not paths:
         raise UserError("no input: expected pictures, videos or folders of them")
     found: dict[str, pathlib.Path] = {}
+    passed_over: dict[str, pathlib.Path] = {}
     for path in paths:
         for file in _files_of(path):
-            found.setdefault(os.path.abspath(file), file)
-    stems = _distinct_names(list(found))
-    both = [Input(file, stem) for file, stem in zip(found.values(), stems, strict=True)]
+            kind = passed_over if file.suffix.lower() in UNREADABLE_SUFFIXES else found
+            kind.setdefault(os.path.abspath(file), file)
+    count = collections.Counter(file.name for file in found.values())
+    both = [
+        Input(file, stem, file.name if count[file.name] == 1 else str(file))
+        for file, stem in zip(found.values(), _distinct_names(list(found)), strict=True)
+    ]
     return Inputs(
         tuple(one for one in both if one.path.suffix.lower() in PICTURE_SUFFIXES),
         tuple(one for one in both if one.path.suffix.lower() in VIDEO_SUFFIXES),
+        tuple(passed_over.values()),
     )
 
 
@@ -165,6 +182,7 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
+    """A file itself; a folder's pictures, those that cannot be read included, and videos."""
     known = (*PICTURE_SUFFIXES, *VIDEO_SUFFIXES)
     try:
         if not path.is_dir():
@@ -173,11 +191,12 @@ def _files_of(path: pathlib.Path) -> list[pathlib.Path]:
             if path.suffix.lower() not in known:
                 raise UserError(f"{path} has no suffix of a picture or a video; known are {' '.join(known)}")
             return [path]
-        files = [file for file in path.iterdir() if file.suffix.lower() in known and not file.name.startswith(".")]
+        wanted = (*known, *UNREADABLE_SUFFIXES)
+        files = [file for file in path.iterdir() if file.suffix.lower() in wanted and not file.name.startswith(".")]
         files = [file for file in files if not file.is_dir()]
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    if not files:
+    if all(file.suffix.lower() in UNREADABLE_SUFFIXES for file in files):
         raise UserError(f"{path} holds no picture and no video; known are {' '.join(known)}")
     return sorted(files, key=lambda file: _natural(file.name))
 
@@ -195,15 +214,16 @@ def _distinct_names(files: list[str]) -> list[str]:
 
     def name(i: int) -> str:
         own, n = parts[i], depth[i]
-        if n == 0:
-            return pathlib.Path(own[-1]).stem
-        if n <= len(own):
-            return "_".join(part.strip(os.sep) for part in own[-n:])
-        return f"{own[-1]}_{hashlib.sha256(os.fsencode(files[i])).hexdigest()[:8]}"  # a.jpg and a.JPG in one folder
+        text = pathlib.Path(own[-1]).stem if n == 0 else "_".join(part.strip(os.sep) for part in own[-n:])
+        long = len(os.fsencode(text)) > _LONGEST
+        if n <= len(own) and not long:
+            return text
+        start = os.fsencode(text)[:150].decode("utf-8", "ignore") if long else own[-1]
+        return f"{start}_{hashlib.sha256(os.fsencode(files[i])).hexdigest()[:8]}"  # or a.jpg and a.JPG in one folder
 
     while True:
         names = [name(i) for i in range(len(files))]
-        count = collections.Counter(one.casefold() for one in names)
+        count = collections.Counter([*_RESERVED, *(one.casefold() for one in names)])
         repeated = [i for i, one in enumerate(names) if count[one.casefold()] > 1]
         if not repeated:
             return names

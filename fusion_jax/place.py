@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 import reprlib
 from typing import Any, NamedTuple
@@ -68,16 +69,9 @@ def read_camera(path: pathlib.Path) -> KnownCamera:
     Raises:
       UserError: naming the file, the field, what came and what was expected.
     """
-    try:
-        if path.exists() and (not path.is_file() or path.stat().st_size > _MAX_FILE):
-            raise UserError(f"{path} is no camera file; expected an ordinary JSON file of at most {_MAX_FILE} bytes")
-        data = read_json(path)
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):  # numbers of thousands of digits, brackets in brackets in brackets
-        raise UserError(f"{path} cannot be read as JSON; expected an object with the fields of a camera") from None
+    if os.path.exists(path) and (not os.path.isfile(path) or os.path.getsize(path) > _MAX_FILE):
+        raise UserError(f"{path} is no camera file; expected an ordinary JSON file of at most {_MAX_FILE} bytes")
+    data = read_json(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected an object with {', '.join(_ONE_FORM)}, got {_short(data)}")
     needed = _OTHER_FORM if "intrinsics" in data else _ONE_FORM

@@ -7,7 +7,7 @@ OUT/poses.npz, index.html       the people of all pictures
 
 from __future__ import annotations
 
-import hashlib
+import collections
 import json
 import os
 import pathlib
@@ -19,18 +19,20 @@ import numpy as np
 from tqdm import tqdm
 
 from fusion_jax.errors import UserError
-from fusion_jax.people import cut
-from fusion_jax.picture_input import Input, find_inputs, read_photo
+from fusion_jax.people import MOST_BOXES, cut
+from fusion_jax.picture_input import Input, Inputs, find_inputs, read_photo
 from fusion_jax.pictures import png_bytes
 from fusion_jax.pose_record import PersonPose, PersonView, from_json, write_npz
 from fusion_jax.predict_page import MOST_PEOPLE, write_page
 from fusion_jax.predict_pictures import picture_figure
 from fusion_jax.predict_stream import predict_video
 from fusion_jax.predictor import Person, Predictor
-from fusion_jax.records import read_json, write_bytes, write_json
+from fusion_jax.records import one_line, read_json, write_bytes, write_json
 
 Boxes = Mapping[str, Sequence[np.ndarray]]
-_FORMAT = 1  # of the files; another one is made anew
+_FORMAT = 2  # of the files; another one is made anew
+_MOST_BYTES = 500_000_000  # of pictures that wait to be looked at together
+_MOST_BOX_BYTES = 100_000_000  # of a file of boxes
 
 
 class Outcome(NamedTuple):
@@ -42,6 +44,7 @@ class Outcome(NamedTuple):
       failed: a sentence for each that could not be done.
       people: found in all of them.
       page: the HTML page; None where there was no picture.
+      notes: what else to know, a sentence each: what was passed over, videos that are cut off.
     """
 
     made: int
@@ -49,6 +52,7 @@ class Outcome(NamedTuple):
     failed: list[str]
     people: int
     page: pathlib.Path | None
+    notes: list[str]
 
 
 def predict_files(
@@ -58,7 +62,6 @@ def predict_files(
     *,
     boxes: Boxes | None = None,
     smooth: bool = False,
-    settings: Mapping[str, Any] | None = None,
     show: bool = True,
 ) -> Outcome:
     """Predicts all people of pictures and videos and writes what the module's head lists into `out`.
@@ -70,59 +73,57 @@ def predict_files(
       paths: files and folders, see `picture_input.find_inputs`.
       predictor: the networks.
       out: folder.
-      boxes: where people are, for inputs by file name, or for all under '*'; people are looked for in the others.
+      boxes: where people are, for inputs by file name or by path as given, or for all others under '*'; without, people
+        are looked for.
       smooth: whether to take jitter out of videos.
-      settings: whatever else changes the results, for telling whether old ones still hold.
       show: a progress bar.
 
     Raises:
-      UserError: nothing to do, or an output that cannot be written.
+      UserError: nothing to do, an input in the folder `out`, boxes of no input or of several, or an output that cannot
+        be written.
     """
     inputs = find_inputs(paths)
+    everything = [*inputs.pictures, *inputs.videos]
+    _check_apart(everything, out)
+    told = _boxes_of(everything, boxes or {})
     out.mkdir(parents=True, exist_ok=True)
-    made_by = {
-        "format": _FORMAT,
-        "pose_network": predictor.pose_network,
-        "heatmap_network": predictor.heatmap_network,
-        **(settings or {}),
-    }
     made = kept = people = 0
     failed: list[str] = []
+    notes = _passed_over(inputs)
     done: dict[Input, list[PersonPose]] = {}
     todo: list[_Todo] = []
     bar = tqdm(inputs.pictures, desc="pictures", unit="picture", disable=not (show and sys.stderr.isatty()))
     for one in bar:
-        told = _boxes_of(one, boxes)
-        key = made_by | {"boxes": None if told is None else [box.tolist() for box in told], **_file_key(one.path)}
+        key = _made_by(one, predictor, told[one])
         done[one] = []
-        found = _kept_picture(out, one, key)
+        found = _kept_picture(out, one, key, predictor.shared)
         if found is not None:
-            done[one], kept = found, kept + 1
+            done[one], kept, people = found, kept + 1, people + len(found)
         else:
             try:
                 image = read_photo(one.path)
-                todo.append(_Todo(one, image, predictor.find(image, told), key))
+                todo.append(_Todo(one, image, predictor.find(image, told[one]), key))
             except UserError as error:
-                failed.append(_named(one.path, error))
+                failed.append(_left_out(one.path, error, _mark(out, one)))
                 del done[one]
-        if len(todo) == predictor.batch_size or one is inputs.pictures[-1]:
-            made += len(todo)
-            done |= _pictures(todo, predictor, out)
+        full = len(todo) >= predictor.batch_size or sum(picture.image.nbytes for picture in todo) > _MOST_BYTES
+        if full or one is inputs.pictures[-1]:
+            fresh = _pictures(todo, predictor, out)
+            made, people = made + len(fresh), people + sum(map(len, fresh.values()))
+            done |= fresh
             todo.clear()
-        people = sum(map(len, done.values()))
         bar.set_postfix({"people": people, "failed": len(failed)}, refresh=False)
-    page = _all_pictures(list(done.items()), predictor, out, failed) if inputs.pictures else None
+    page = _all_pictures(list(done.items()), predictor, out, failed, notes) if inputs.pictures else None
     for one in inputs.videos:
-        told = _boxes_of(one, boxes)
-        key = made_by | {"boxes": None if told is None else [box.tolist() for box in told], "smooth": smooth}
-        key |= _file_key(one.path)
+        key = _made_by(one, predictor, told[one]) | {"smooth": smooth}
         try:
-            count, fresh = predict_video(one, predictor, out, told, smooth=smooth, key=key, show=show)
+            video = predict_video(one, predictor, out, told[one], smooth=smooth, key=key, show=show)
         except UserError as error:
-            failed.append(_named(one.path, error))
+            failed.append(_left_out(one.path, error, out / f"{one.stem}.jsonl"))
             continue
-        people, made, kept = people + count, made + fresh, kept + (not fresh)
-    return Outcome(made, kept, failed, people, page)
+        people, made, kept = people + video.people, made + video.fresh, kept + (not video.fresh)
+        notes += map(one_line, video.notes)
+    return Outcome(made, kept, failed, people, page, notes)
 
 
 def read_boxes(path: pathlib.Path) -> dict[str, list[np.ndarray]]:
@@ -131,8 +132,8 @@ def read_boxes(path: pathlib.Path) -> dict[str, list[np.ndarray]]:
     Raises:
       UserError: the file is missing or says something else, naming what.
     """
-    if path.is_file() and path.stat().st_size > 10**8:
-        raise UserError(f"{path} is larger than 100 MB; expected a JSON object of boxes by file name")
+    if os.path.exists(path) and (not os.path.isfile(path) or os.path.getsize(path) > _MOST_BOX_BYTES):
+        raise UserError(f"{path} is no file of boxes; expected ordinary JSON of at most {_MOST_BOX_BYTES} bytes")
     data = read_json(path)
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected an object of lists of boxes by file name, got {type(data).__name__}")
@@ -143,13 +144,53 @@ def read_boxes(path: pathlib.Path) -> dict[str, list[np.ndarray]]:
             raise UserError(
                 f"{path}: {name!r}: expected a list of boxes [x, y, width, height] in px, got {boxes!r:.80}"
             )
+        if len(boxes) > MOST_BOXES:
+            raise UserError(f"{path}: {name!r}: expected at most {MOST_BOXES} boxes, got {len(boxes)}")
         found[name] = [np.array(box, np.float64) for box in boxes]
     return found
 
 
-def _boxes_of(one: Input, boxes: Boxes | None) -> Sequence[np.ndarray] | None:
-    known = boxes or {}
-    return known.get(one.path.name, known.get("*"))
+def _boxes_of(inputs: Sequence[Input], boxes: Boxes) -> dict[Input, Sequence[np.ndarray] | None]:
+    """Where people are in each input; None where they are to be looked for."""
+    told: dict[Input, Sequence[np.ndarray] | None] = dict.fromkeys(inputs, boxes.get("*"))
+    by_path, by_name = {str(one.path): one for one in inputs}, collections.defaultdict(list)
+    for one in inputs:
+        by_name[one.path.name].append(one)
+    named: set[Input] = set()
+    for name in boxes.keys() - {"*"}:
+        path = str(pathlib.Path(name))
+        fits = [by_path[path]] if path in by_path else by_name[name]
+        if len(fits) != 1 or fits[0] in named:
+            wrong = "are of an input that is named twice" if fits and fits[0] in named else f"fit {len(fits)} inputs"
+            raise UserError(f"the boxes of {name!r} {wrong}; name one input by its file name, or by its path as given")
+        named.add(fits[0])
+        told[fits[0]] = boxes[name]
+    return told
+
+
+def _check_apart(inputs: Sequence[Input], out: pathlib.Path) -> None:
+    """Refuses inputs among the results: they would be overwritten, and results be taken for inputs the next time."""
+    folder = os.path.realpath(out)
+    for one in inputs:
+        if folder in (os.path.realpath(one.path.parent), os.path.dirname(os.path.realpath(one.path))):
+            raise UserError(f"{one.path} lies in {out}, where results are written; give another --out")
+
+
+def _passed_over(inputs: Inputs) -> list[str]:
+    kinds = " ".join(sorted({path.suffix.lower() for path in inputs.passed_over}))
+    return [f"passed over: {len(inputs.passed_over)} files of kinds that cannot be read ({kinds})"] if kinds else []
+
+
+def _made_by(one: Input, predictor: Predictor, boxes: Sequence[np.ndarray] | None) -> dict[str, Any]:
+    """All that an input's results depend on: where it is the same, old ones hold."""
+    return {
+        "format": _FORMAT,
+        "pose_network": predictor.pose_network,
+        "heatmap_network": predictor.heatmap_network,
+        **predictor.settings,
+        "boxes": None if boxes is None else [np.asarray(box).tolist() for box in boxes],
+        **_file_key(one.path),
+    }
 
 
 def _file_key(path: pathlib.Path) -> dict[str, Any]:
@@ -162,7 +203,20 @@ def _file_key(path: pathlib.Path) -> dict[str, Any]:
 
 def _named(path: pathlib.Path, error: UserError) -> str:
     text = str(error)
-    return text if str(path) in text else f"{path}: {text}"
+    return one_line(text if str(path) in text else f"{path}: {text}")
+
+
+def _mark(out: pathlib.Path, one: Input) -> pathlib.Path:
+    """The file of a picture that stands where all its results do."""
+    return out / f"{one.stem}.json"
+
+
+def _left_out(path: pathlib.Path, error: UserError, mark: pathlib.Path) -> str:
+    """The line on an input that failed; takes away the mark of older results, which no longer hold."""
+    if not mark.is_file():
+        return _named(path, error)
+    mark.unlink()
+    return f"{_named(path, error)}; {one_line(mark.name)} of an earlier run is removed"
 
 
 class _Todo(NamedTuple):
@@ -180,61 +234,69 @@ def _pictures(todo: Sequence[_Todo], predictor: Predictor, out: pathlib.Path) ->
     done = {}
     for one, image, people, key in todo:
         views = [next(found) for _ in people]
+        _mark(out, one).unlink(missing_ok=True)  # first: a stop halfway must not leave the old mark beside new files
         write_bytes(out / f"{one.stem}.png", png_bytes(picture_figure(image, views), dpi=100))
         record = {
-            "picture": one.path.name,
+            "picture": one.label,
             "width": image.shape[1],
             "height": image.shape[0],
             "people": [view.pose.to_json() for view in views],
             "notes": predictor.notes,
             "made_by": key,
         }
-        write_json(out / f"{one.stem}.json", record)  # last: where it stands, the picture is done
+        write_json(_mark(out, one), record)  # last: where it stands, the picture is done
         done[one] = [view.pose for view in views]
     return done
 
 
-def _kept_picture(out: pathlib.Path, one: Input, key: dict[str, Any]) -> list[PersonPose] | None:
+def _kept_picture(
+    out: pathlib.Path, one: Input, key: dict[str, Any], shared: dict[str, str]
+) -> list[PersonPose] | None:
     """The people of a picture that was done before in the same way, else None."""
-    path = out / f"{one.stem}.json"
+    path = _mark(out, one)
     if not path.is_file() or not (out / f"{one.stem}.png").is_file():
         return None
     try:
         record = json.loads(path.read_text())
         if record["made_by"] != json.loads(json.dumps(key)):
             return None
-        return [from_json(person, f"{path}: people[{n}]") for n, person in enumerate(record["people"])]
-    except (ValueError, KeyError, TypeError, OSError):  # UserError is a ValueError: what is broken is made anew
+        people = [from_json(person, f"{path}: people[{n}]") for n, person in enumerate(record["people"])]
+        return people if all(getattr(one, name) == shared[name] for one in people for name in shared) else None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        RecursionError,
+    ):  # UserError is a ValueError: what is broken is made anew
         return None
 
 
 def _all_pictures(
-    done: Sequence[tuple[Input, list[PersonPose]]], predictor: Predictor, out: pathlib.Path, failed: Sequence[str]
+    done: Sequence[tuple[Input, list[PersonPose]]],
+    predictor: Predictor,
+    out: pathlib.Path,
+    failed: Sequence[str],
+    notes: list[str],
 ) -> pathlib.Path:
-    """Writes the page and the NPZ over all pictures; crops are cut anew, since most may be kept ones."""
-    everybody = [(one.path.name, 0, person) for one, people in done for person in people]
-    joints2d = predictor.heatmap_skeleton
-    write_npz(
-        out / "poses.npz",
-        everybody,
-        skeleton=predictor.config.inputs.skeleton,
-        heatmap_skeleton=joints2d,
-        pose_network=predictor.pose_network,
-        heatmap_network=predictor.heatmap_network,
-    )
+    """Writes the page and the NPZ over all pictures; crops are cut anew, since most may be kept ones.
+
+    What has gone since it was looked at stays in the NPZ alone; a sentence in `notes` says so.
+    """
+    everybody = [(one.label, 0, person) for one, people in done for person in people]
+    write_npz(out / "poses.npz", everybody, **predictor.shared)
     entries: list[tuple[str, PersonView]] = []
     for one, people in done:
         if people and len(entries) < MOST_PEOPLE:
-            image = read_photo(one.path)
+            try:
+                image = read_photo(one.path)
+            except UserError as error:
+                notes.append(f"not on the page: {_named(one.path, error)}")
+                continue
             for person in people:
                 no_heatmap = np.zeros((1, 1, len(person.confidence)), np.float32)
-                entries.append((one.path.name, PersonView(person, cut(image, person.crop, 256), no_heatmap)))
+                entries.append((one.label, PersonView(person, cut(image, person.crop, 256), no_heatmap)))
     page = out / "index.html"
-    notes = [*predictor.notes, *(f"left out: {text}" for text in failed)]
-    write_page(page, entries, total=len(everybody), notes=notes)
+    told = [*predictor.notes, *notes, *(f"left out: {text}" for text in failed)]
+    write_page(page, entries, total=len(everybody), notes=told)
     return page
-
-
-def settings_digest(*files: pathlib.Path | None) -> list[str]:
-    """A digest of each file's bytes, '' for none, for `predict_files`' settings."""
-    return ["" if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:16] for file in files]

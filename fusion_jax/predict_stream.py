@@ -9,7 +9,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -20,13 +20,23 @@ from fusion_jax.picture_input import Input
 from fusion_jax.pose_record import NpzStream, PersonPose, PersonView
 from fusion_jax.predict_video import PoseVideo, compose_frame, frame_size
 from fusion_jax.predictor import Person, Predictor
+from fusion_jax.records import one_line
 from fusion_jax.smooth import OneEuro, Smoothed, Tracks
 
 TURN_SECONDS = 8.0
 """The 3D view turns once in so long."""
 _REMEMBERED = 15  # frames for which somebody the detector loses is looked for where they were
-_FALLBACK_FPS = 25.0
+_FALLBACK_FPS, _LOWEST_FPS, _HIGHEST_FPS = 25.0, 0.1, 1000.0
+_MOST_PIXELS = 40_000_000  # of a frame; a batch of larger ones would fill the memory
 _TALL_MM = 1900.0  # about what a crop's side is of a person's, to bring pixels to the filter's scale
+
+
+class VideoDone(NamedTuple):
+    """What became of a video: people found over all frames, whether that was done now, what to know, a sentence each"""
+
+    people: int
+    fresh: bool
+    notes: list[str]
 
 
 def predict_video(
@@ -38,8 +48,8 @@ def predict_video(
     smooth: bool,
     key: dict[str, Any],
     show: bool = True,
-) -> tuple[int, bool]:
-    """Writes OUT/<stem>.mp4, .jsonl and .npz; returns (people found over all frames, whether it was done now).
+) -> VideoDone:
+    """Writes OUT/<stem>.mp4, .jsonl and .npz.
 
     The first line of the .jsonl says what made it; a video that is done already in the same way is kept. An
     unfinished one starts anew.
@@ -54,47 +64,57 @@ def predict_video(
       show: a progress bar.
 
     Raises:
-      UserError: the video cannot be read or holds no frame, or an output cannot be written.
+      UserError: the video cannot be read, holds no frame or too large ones, or an output cannot be written.
     """
     log = out / f"{one.stem}.jsonl"
     kept = _kept(log, key, [out / f"{one.stem}.mp4", out / f"{one.stem}.npz"])
     if kept is not None:
-        return kept, False
+        return VideoDone(kept["people_in_all"], False, _cut_off(one, kept))
     with Video(one.path) as video:
-        fps = video.fps or _FALLBACK_FPS
+        width, height = video.size
+        if width * height > _MOST_PIXELS:
+            raise UserError(
+                f"{one.path} has frames of {width} x {height} px, more than {_MOST_PIXELS} px; make it smaller"
+            )
+        fps = min(max(video.fps or _FALLBACK_FPS, _LOWEST_FPS), _HIGHEST_FPS)
         frames: Iterator[np.ndarray] = (picture for _, picture in video.frames(itertools.count()))
         first = next(frames, None)
         if first is None:
             raise UserError(f"{one.path} holds no frame that can be decoded; it is cut off or of another kind")
         frames = itertools.chain([first], frames)
-        shared = {"skeleton": predictor.config.inputs.skeleton, "heatmap_skeleton": predictor.heatmap_skeleton}
-        shared |= {"pose_network": predictor.pose_network, "heatmap_network": predictor.heatmap_network}
+        log.unlink(missing_ok=True)  # first: a stop halfway must not leave the old mark beside new files
         partial = log.with_name(f".{log.name}.partial")
         follower = Follower(fps, smooth)
         people = 0
         bar = tqdm(
-            total=video.num_frames or None, desc=one.path.name, unit="frame", disable=not (show and sys.stderr.isatty())
+            total=max(0, video.num_frames) or None,
+            desc=one_line(one.label),
+            unit="frame",
+            disable=not (show and sys.stderr.isatty()),
         )
         try:
             with (
                 bar,
                 partial.open("w") as lines,
-                NpzStream(out / f"{one.stem}.npz", **shared) as stream,
+                NpzStream(out / f"{one.stem}.npz", **predictor.shared) as stream,
                 PoseVideo(out / f"{one.stem}.mp4", frame_size(first.shape[1], first.shape[0]), fps) as writer,
             ):
-                _line(lines, {"video": one.path.name, "fps": fps, "notes": predictor.notes, "made_by": key})
+                _line(lines, {"video": one.label, "fps": fps, "notes": predictor.notes, "made_by": key})
                 for number, (image, views) in enumerate(predict_frames(frames, predictor, follower, boxes)):
                     writer.write(compose_frame(image, views, 360 * number / (fps * TURN_SECONDS)))
                     _line(lines, {"frame": number, "people": [view.pose.to_json() for view in views]})
                     for view in views:
-                        stream.append(one.path.name, number, view.pose)
+                        stream.append(one.label, number, view.pose)
                     people += len(views)
                     bar.update()
-                _line(lines, {"frames": number + 1, "people_in_all": people})
+                end = {"frames": number + 1, "people_in_all": people}
+                if video.num_frames - end["frames"] > max(2, 0.01 * video.num_frames):
+                    end["announced"] = video.num_frames
+                _line(lines, end)
             os.replace(partial, log)  # last: where it stands, the video is done
         finally:
             partial.unlink(missing_ok=True)
-    return people, True
+    return VideoDone(people, True, _cut_off(one, end))
 
 
 def predict_frames(
@@ -110,14 +130,12 @@ def predict_frames(
     """
     while batch := list(itertools.islice(frames, predictor.batch_size)):
         places: list[list[Person]] = []
-        numbers: list[list[int]] = []
         for image in batch:
-            found = follower.place(predictor.find(image, boxes))
-            places.append(found)
-            numbers.append(follower.number(found))
+            places.append(follower.place(predictor.find(image, boxes)))
         views = iter(predictor.look(list(itertools.chain.from_iterable(places))))
-        for image, tracks in zip(batch, numbers, strict=True):
-            yield image, [follower.settle(next(views), track) for track in tracks]
+        for image, found in zip(batch, places, strict=True):
+            # Not before: numbers that a later frame lets go would take their filters with them.
+            yield image, [follower.settle(next(views), track) for track in follower.number(found)]
 
 
 class Follower:
@@ -128,8 +146,8 @@ class Follower:
         self._dt, self._smooth = 1 / fps, smooth
         self._tracks = Tracks(max_missed=_REMEMBERED)
         self._last: list[np.ndarray] = []
-        self._age = 0
-        self._filters: dict[int, tuple[OneEuro, Smoothed, OneEuro, Smoothed]] = {}
+        self._age = self._frame = 0
+        self._filters: dict[tuple[int, str], tuple[int, OneEuro, Smoothed]] = {}  # with the frame of the last value
 
     def place(self, people: list[Person]) -> list[Person]:
         """The same people; where nobody was found, those of the last frames in which somebody was, for a while."""
@@ -142,9 +160,10 @@ class Follower:
         return people
 
     def number(self, people: Sequence[Person]) -> list[int]:
-        """Who each of them is."""
+        """Who each of them is, in the next frame."""
+        self._frame += 1
         numbers = self._tracks.update(np.array([person.box for person in people]).reshape(-1, 4))
-        self._filters = {n: state for n, state in self._filters.items() if n in self._tracks.numbers}
+        self._filters = {key: state for key, state in self._filters.items() if key[0] in self._tracks.numbers}
         return numbers
 
     def settle(self, view: PersonView, track: int) -> PersonView:
@@ -153,25 +172,45 @@ class Follower:
         return view._replace(pose=self._smoothed(pose, track) if self._smooth else pose)
 
     def _smoothed(self, pose: PersonPose, track: int) -> PersonPose:
-        known = self._filters.get(track)
-        if known is None:
-            in3d = OneEuro()
-            in2d = OneEuro(beta=in3d.beta * _TALL_MM / pose.crop[2])  # so many mm are a pixel
-            state3d, state2d = in3d.start(pose.pose_mm), in2d.start(pose.joints2d_px)
+        in2d = OneEuro(beta=OneEuro.beta * _TALL_MM / pose.crop[2])  # so many mm are a pixel
+        position = pose.position_mm
+        if position is None:
+            self._filters.pop((track, "position_mm"), None)
         else:
-            in3d, state3d, in2d, state2d = known
-            state3d = in3d.step(state3d, pose.pose_mm, self._dt)
-            state2d = in2d.step(state2d, pose.joints2d_px, self._dt)
-        self._filters[track] = (in3d, state3d, in2d, state2d)
-        return dataclasses.replace(pose, pose_mm=state3d.values, joints2d_px=state2d.values)
+            position = self._filtered((track, "position_mm"), position, OneEuro())
+        return dataclasses.replace(
+            pose,
+            pose_mm=self._filtered((track, "pose_mm"), pose.pose_mm, OneEuro()),
+            joints2d_px=self._filtered((track, "joints2d_px"), pose.joints2d_px, in2d),
+            position_mm=position,
+        )
+
+    def _filtered(self, key: tuple[int, str], values: np.ndarray, new: OneEuro) -> np.ndarray:
+        """Smoothed values, by `new` where they are the first ones, else by the filter that began then."""
+        known = self._filters.get(key)
+        if known is None:
+            used, state = new, new.start(values)
+        else:
+            frame, used, state = known
+            state = used.step(state, values, self._dt * (self._frame - frame))
+        self._filters[key] = self._frame, used, state
+        return state.values
+
+
+def _cut_off(one: Input, end: dict[str, int]) -> list[str]:
+    """What a reader has to know by the last line of a video's .jsonl."""
+    if "announced" not in end:
+        return []
+    told = f"{one.label}: {end['frames']} frames could be decoded of the {end['announced']} that the file announces"
+    return [f"{told}; it is probably cut off or damaged"]
 
 
 def _line(file: Any, data: dict[str, Any]) -> None:
     print(json.dumps(data, allow_nan=False), file=file)
 
 
-def _kept(log: pathlib.Path, key: dict[str, Any], others: Sequence[pathlib.Path]) -> int | None:
-    """How many people were found in a video that was done before in the same way; None where it was not."""
+def _kept(log: pathlib.Path, key: dict[str, Any], others: Sequence[pathlib.Path]) -> dict[str, int] | None:
+    """The last line of a video that was done before in the same way; None where it was not."""
     if not all(path.is_file() for path in (log, *others)):
         return None
     try:
@@ -179,6 +218,7 @@ def _kept(log: pathlib.Path, key: dict[str, Any], others: Sequence[pathlib.Path]
             first = json.loads(file.readline(10**6))
             file.seek(-min(log.stat().st_size, 200), os.SEEK_END)
             last = json.loads(file.read().splitlines()[-1])
-        return int(last["people_in_all"]) if first["made_by"] == json.loads(json.dumps(key)) else None
-    except (ValueError, KeyError, TypeError, OSError, IndexError):
+        whole = all(type(last[name]) is int for name in ("frames", "people_in_all", *last))
+        return last if whole and first["made_by"] == json.loads(json.dumps(key)) else None
+    except (ValueError, KeyError, TypeError, OSError, IndexError, RecursionError):
         return None

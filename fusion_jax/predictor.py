@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import pathlib
+import reprlib
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from fusion_jax.heatmap_net import check_net_fits, open_heatmap_net, reopen_heat
 from fusion_jax.heatmap_steps import heatmap_predict_step
 from fusion_jax.heatmaps import decode_heatmaps
 from fusion_jax.inputs import predict_heatmaps
-from fusion_jax.people import MARGIN, check_box, cut, find_people, person_crop, whole_picture_box
+from fusion_jax.people import MARGIN, MOST_BOXES, check_box, cut, find_people, person_crop, whole_picture_box
 from fusion_jax.place import KnownCamera, root_position_mm
 from fusion_jax.pose_record import BoxSource, PersonPose, PersonView
 from fusion_jax.skeletons import skeleton
@@ -61,6 +62,7 @@ class Predictor:
       pose_network, heatmap_network: which weights, in words; every result carries them.
       heatmap_skeleton: layout of the 2D joints.
       batch_size: people at a time.
+      settings: what else changes the results, as plain JSON data.
       notes: what a reader of the results has to know, a sentence each.
     """
 
@@ -90,6 +92,7 @@ class Predictor:
         """
         check_field(1 <= batch_size <= 4096, "batch_size", batch_size, "in [1, 4096]")
         self.batch_size, self._camera, self._detect, self._refine = batch_size, camera, detect, refine
+        self.settings: dict[str, Any] = {"detect": detect, "refine": refine, "camera": _camera_numbers(camera)}
         workdir = pathlib.Path(workdir)
         self.config, _ = load_run(workdir)
         mesh = sharding.data_mesh(jax.local_devices()[:1])
@@ -102,6 +105,16 @@ class Predictor:
         self.notes: list[str] = []
         self._heatmap_state, self._heatmap_inputs, self.heatmap_network = self._open_heatmaps(heatmap_workdir, mesh)
         self.heatmap_skeleton = self._heatmap_inputs.heatmap_skeleton
+
+    @property
+    def shared(self) -> dict[str, str]:
+        """What all people's records have in common, see `pose_record.NpzStream`."""
+        return {
+            "skeleton": self.config.inputs.skeleton,
+            "heatmap_skeleton": self.heatmap_skeleton,
+            "pose_network": self.pose_network,
+            "heatmap_network": self.heatmap_network,
+        }
 
     def _open_heatmaps(self, folder, mesh):
         source = self.config.heatmaps
@@ -141,7 +154,8 @@ class Predictor:
           boxes: (4,) [x, y, width, height] px, edges, one a person; None to look for people.
 
         Raises:
-          UserError: the picture is none, a box lies outside it, or it is of another size than the camera's pictures.
+          UserError: the picture is none, a box is none, lies outside it or is the 1001st, it is of another size than
+            the camera's pictures, or a network's weights are damaged.
         """
         return [view.pose for view in self.look(self.find(image, boxes))]
 
@@ -154,9 +168,7 @@ class Predictor:
         if self._camera is not None:
             self._camera.check_size("the picture", size)
         if boxes is not None:
-            for box in boxes:
-                check_box(np.asarray(box, np.float64), size)
-            return [Person(image, np.asarray(box, np.float64), "given") for box in boxes]
+            return [Person(image, box, "given") for box in _given_boxes(boxes, size)]
         found = find_people(image) if self._detect else []
         if found:
             return [Person(image, box, "detected") for box in found]
@@ -197,6 +209,7 @@ class Predictor:
                 heatmaps = _own_heatmaps(self._state, {"image": chunk})
             else:
                 heatmaps = _heatmaps(self._heatmap_state, {"image": chunk})
+            _check_finite(np.asarray(heatmaps), self.heatmap_network)
             joints, peaks = _decode(heatmaps, size)
             rows = zip(chunk, *(np.asarray(value) for value in (heatmaps, joints, peaks)), strict=True)
             found += [_Seen(*row) for row in rows][:count]
@@ -212,6 +225,7 @@ class Predictor:
         chunks = zip(_chunks(crops, self.batch_size), _chunks([s.heatmap for s in seen], self.batch_size), strict=True)
         for (images, count), (heatmaps, _) in chunks:
             poses = np.asarray(_pose(self._state, {"image": images, "heatmap": heatmaps}))[:count]
+            _check_finite(poses, self.pose_network)
             for pose in poses:
                 place = len(views)
                 views.append(self._view(people[place], squares[place], seen[place], pose))
@@ -252,6 +266,34 @@ class _Seen(NamedTuple):
     heatmap: np.ndarray
     joints_px: np.ndarray
     confidence: np.ndarray
+
+
+def _given_boxes(boxes: Sequence[np.ndarray], size: tuple[int, int]) -> list[np.ndarray]:
+    """Boxes (4,) float64 of whatever was given for a picture of (width, height) px."""
+    try:
+        rows = [np.asarray(box, np.float64) for box in boxes]
+    except (TypeError, ValueError, OverflowError):
+        rows = [np.zeros(0)]
+    if any(row.shape != (4,) for row in rows):
+        raise UserError(f"boxes {reprlib.repr(boxes)}: expected a list of [x, y, width, height] in px, one a person")
+    if len(rows) > MOST_BOXES:
+        raise UserError(f"{len(rows)} boxes were given for a picture, expected at most {MOST_BOXES}")
+    for row in rows:
+        check_box(row, size)
+    return rows
+
+
+def _camera_numbers(known: KnownCamera | None) -> dict[str, Any] | None:
+    if known is None:
+        return None
+    camera, size = known.camera, known.image_size
+    numbers = {"intrinsics": camera.intrinsics.tolist(), "distortion": camera.distortion.tolist()}
+    return numbers | {"image_size": None if size is None else list(size)}
+
+
+def _check_finite(values: np.ndarray, network: str) -> None:
+    if not np.isfinite(values).all():
+        raise UserError(f"the network {network} gives numbers that are not finite; its weights are damaged, use others")
 
 
 def _square(person: Person) -> np.ndarray:

@@ -60,8 +60,13 @@ def read_json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text())
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # also thousands of digits, or of brackets in brackets
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def one_line(text: str) -> str:
+    """A text as every terminal takes it, on one line: a file's name need not be UTF-8, and may have line ends."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\r", "\\r").replace("\n", "\\n")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -41,7 +41,8 @@ def heatmap_numbers(run: RunRecord) -> list[tuple[str, str]]:
         change = 1 - error / mean
         worth = f"{abs(change):.0%} {'less' if change >= 0 else 'more'}"
         numbers.append((worth, f"error than always answering the mean place ({score_text('joint_error_px', mean)})"))
-    return [*numbers, (f"{run.train[-1]['step']:,}", "training steps")]
+    steps = f"{run.train[-1]['step']:,}" if run.train else "none"
+    return [*numbers, (steps, "training steps" if run.train else "training steps here: the weights are imported")]
 
 
 def heatmap_sections(run: RunRecord) -> list[Section]:
@@ -58,6 +59,9 @@ def _share(scores: Mapping[str, Any]) -> str | None:
 
 
 def _learning(run: RunRecord) -> Section:
+    if not run.train:
+        why = paragraph("These weights were imported and not trained here; imported.json says from which file.", "note")
+        return Section("How it learned", "learning", [why], {})
     own = {e.split: baseline_of(e) for e in run.evaluations if e.own}
     baseline = own.get("validation", next(iter(own.values()), {}))
     share = next((name for name in _SHARES if Curve.of(run.validation, name)), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -96,14 +97,14 @@ class Evaluation(NamedTuple):
     @property
     def _fed(self) -> str:
         """The end of the files' name where the network was fed other heatmaps than it was trained with."""
-        ending = f"_{self.scores.get('heatmaps')}"
-        return ending if self.split.endswith(ending) else ""
+        found = re.search(rf"_{self.scores.get('heatmaps')}(_[0-9a-f]{{8}})?$", self.split)
+        return found.group() if found else ""
 
     def command(self, workdir: Path) -> str:
         """What makes these scores for a run."""
         dataset = "" if self.own else f" --dataset {self.scores.get('dataset')}"
-        fed = f" --heatmaps {self._fed[1:]}" if self._fed else ""
-        fed += " --heatmap-workdir RUN_OF_A_2D_NETWORK" if self._fed == "_predicted" else ""
+        fed = f" --heatmaps {self.scores.get('heatmaps')}" if self._fed else ""
+        fed += " --heatmap-workdir RUN_OF_A_2D_NETWORK" if self._fed.startswith("_predicted") else ""
         split = self.scores.get("split", self.split)
         return f"fusion-jax evaluate --workdir {workdir}{dataset} --split {split}{fed}"
 
@@ -157,6 +158,8 @@ class RunRecord(NamedTuple):
 def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
     """Everything in a work folder; without `log` the training log is not read and may be missing.
 
+    So it is in a run whose weights were imported, until it is trained here.
+
     Raises:
       UserError: a file is missing or broken; it names the file and the command that makes it.
     """
@@ -164,7 +167,8 @@ def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
     config_path = workdir / "config.json"
     if not config_path.is_file():
         raise UserError(f"{config_path} is missing: run `fusion-jax train --workdir {workdir}` first")
-    train, validation = read_log(workdir / "metrics.jsonl") if log else ([], [])
+    imported = (workdir / "imported.json").is_file() and not (workdir / "metrics.jsonl").is_file()
+    train, validation = read_log(workdir / "metrics.jsonl") if log and not imported else ([], [])
     run = RunRecord(workdir, _read_object(config_path), train, validation, [])
     return run._replace(evaluations=read_evaluations(workdir, run.skeleton, run.task))
 

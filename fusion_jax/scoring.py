@@ -119,11 +119,16 @@ def seen_before(
       UserError: training has seen frames or people of the split, which is not the very split that it was trained on.
     """
     seen = load_seen(workdir)
-    trained_on_it = own and bool(set(split.split("+")) & set(config.train_split.split("+")))
-    if not trained_on_it:
-        check_test(seen, dataset, split)
-    warnings = ["the network was trained on these frames"] if trained_on_it else []
+    others = other_parts(config, split, own=own)
+    for part in others:
+        check_test(seen, dataset, part)
+    warnings = ["the network was trained on these frames"] if others != split.split("+") else []
     return seen, warnings + list(filter(None, [unknown_overlap(seen, dataset, split)]))
+
+
+def other_parts(config: Config, split: str, *, own: bool) -> list[str]:
+    """The parts of a split that a run was not trained on as such; all of them of a dataset that is not its own."""
+    return [part for part in split.split("+") if not (own and part in config.train_split.split("+"))]
 
 
 def scored_name(dataset: PoseDataset, split: str, *, own: bool) -> str:

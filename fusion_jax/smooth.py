@@ -82,8 +82,9 @@ class Tracks:
     """Gives each box of a frame the number of the person it was in the frames before.
 
     Boxes are paired with the people's last boxes so that the sum of the overlaps (intersection over union) is largest,
-    and only where they overlap enough. A new box gets a new number, none is used twice; who has not been seen for too
-    long is forgotten.
+    and only where they overlap enough: first with those of the last frame, then, for the boxes that are left, with
+    those of people who are missing since, so that nobody takes the number of somebody they pass by. A new box gets a
+    new number, none is used twice; who has not been seen for too long is forgotten.
     """
 
     def __init__(self, min_overlap: float = 0.3, max_missed: int = 15):
@@ -111,9 +112,13 @@ class Tracks:
         found: dict[int, int] = {}
         overlap = _overlaps(boxes, self._boxes)
         overlap[overlap < self._min_overlap] = 0
-        for new, old in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
-            if overlap[new, old] > 0:
-                found[int(new)] = self._numbers[old]
+        missed = np.array(self._missed, np.int64)
+        for known in (missed == 0, missed > 0):
+            pairs = np.where(known, overlap, 0)
+            pairs[list(found)] = 0
+            for new, old in zip(*linear_sum_assignment(pairs, maximize=True), strict=True):
+                if pairs[new, old] > 0:
+                    found[int(new)] = self._numbers[old]
         for new in range(len(boxes)):
             if new not in found:
                 found[new], self._next = self._next, self._next + 1

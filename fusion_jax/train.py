@@ -83,16 +83,14 @@ def train(
     dataset = datasets[0][0]
     check_splits([opened for opened, _ in datasets])
     layout = skeleton(config.inputs.skeleton)
-    check_trainable([opened for opened, _ in datasets], layout, config.train_split, poses=config.task == "pose")
+    pose = config.task == "pose"
+    joints2d = not pose or config.heatmaps.source == "noisy"
+    check_trainable([opened for opened, _ in datasets], layout, config.train_split, poses=pose, joints2d=joints2d)
     start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
     config = dataclasses.replace(config, dataset=mixture_name(datasets), init_from=start_from)
     prints = "+".join(opened.fingerprint for opened, _ in datasets)
     record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), prints)
     config, net = _with_heatmap_net(config, mesh)
-    if net is not None and not config.heatmaps.in_step:
-        splits = {*config.train_split.split("+"), "validation"}
-        datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
-        dataset = datasets[0][0]
     checkpoints = Checkpoints(workdir, config)
     try:
         resuming = checkpoints.latest_step is not None
@@ -102,19 +100,23 @@ def train(
         if net is not None and config.heatmaps.in_step:
             state = place_heatmap_net(state, net)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
+        seen += [part for part in (net.seen if net else []) if part not in seen]
         if resuming:
             state, next_batch = checkpoints.restore(state, mesh)
             seen = _seen_before(workdir, config, seen)
         elif start_from is not None:
             state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
             seen += before
-        seen += [] if net is None or resuming else [part for part in net.seen if part not in seen]
         kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
         for split in kept_out:
             check_test(seen, dataset, split)
         for doubt in dict.fromkeys(unknown_overlap(seen, dataset, split) for split in kept_out):
             if doubt and options.show:
                 print(f"warning: {doubt}")
+        if net is not None and not config.heatmaps.in_step:  # only now: predicting a whole dataset may take hours
+            splits = {*config.train_split.split("+"), "validation"}
+            datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
+            dataset = datasets[0][0]
         with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
             if not resuming:  # only now: a run that cannot begin leaves its folder free
                 save_run(workdir, config, record, seen)

@@ -65,6 +65,22 @@ def test_the_readmes_way_through(tmp_path, capsys):
         (["train", "--stacks", "2"], "preset tiny is for task pose, whose networks have no 'stacks'"),
         (["train", "--heatmaps", "predicted"], "--heatmap-workdir RUN"),
         (["train", "--heatmaps", "predicted", "--heatmap-workdir", "NOWHERE"], "NOWHERE holds no run"),
+        *(
+            (["train", option, value, *more], f"{option} {value} would do nothing: it is for {use}")
+            for option, value, more, use in [
+                ("--heatmap-workdir", "RUN", ["--heatmaps", "noisy"], "--heatmaps predicted"),
+                ("--heatmap-mode", "cache", [], "--heatmaps predicted"),
+                ("--heatmap-mode", "frozen", ["--task", "heatmaps"], "--heatmaps predicted"),
+                ("--heatmap-learning-rate", "0.1", ["--heatmaps", "predicted"], "--heatmap-mode finetune"),
+                ("--heatmap-learning-rate", "0.1", ["--task", "heatmaps"], "--heatmap-mode finetune"),
+                ("--heatmap-size", "8", ["--heatmaps", "predicted"], "heatmaps of joints"),
+                ("--heatmap-sigma", "2.0", ["--heatmaps", "predicted"], "heatmaps of joints"),
+            ]
+        ),
+        (
+            ["train", "--task", "heatmaps", "--image-size", "128", "--heatmap-size", "64"],
+            "heatmap_size is 64, expected 32",
+        ),
         (["evaluate", "--workdir", "NOWHERE", "--heatmaps", "noisy"], "NOWHERE holds no run"),
         (["import-hourglass", "NOWHERE.pt", "--out", "NOWHERE"], "NOWHERE.pt"),
         (["train", "--dataset", "synthetic_humans/live", "--augment", "full"], "leave --augment away"),

@@ -120,6 +120,27 @@ def test_none_and_no_overrides_leave_the_preset():
     assert cfg.with_overrides("tiny", beta=0.0).network.beta == 0.0  # zero is a value
 
 
+@pytest.mark.parametrize("fields", [{"heatmap_size": 64}, {"skeleton": "lsp14", "heatmap_skeleton": "mpii16"}])
+def test_a_2d_networks_settings_follow_from_others_only_where_they_are_not_given(fields):
+    got = cfg.with_overrides("hourglass-tiny", image_size=128, skeleton="lsp14").inputs
+    assert (got.heatmap_size, got.heatmap_skeleton) == (32, "lsp14")
+    with pytest.raises(UserError, match="heatmap_size is 64, expected 32|skeleton is 'lsp14', expected 'mpii16'"):
+        cfg.with_overrides("hourglass-tiny", image_size=128, **fields)
+
+
+@pytest.mark.parametrize("depth, side, allowed", [(4, 64, False), (4, 128, True), (3, 64, True)])
+def test_batch_norm_needs_more_than_one_value(depth, side, allowed):
+    """A batch of one whose lowest maps are 1 px has the variance 0, whatever it shows."""
+    base = cfg.with_overrides("hourglass-tiny", image_size=side)
+    network = dataclasses.replace(base.hourglass, depth=depth)
+    assert dataclasses.replace(base, network=network, batch_size=2).batch_size == 2
+    if allowed:
+        assert dataclasses.replace(base, network=network, batch_size=1).batch_size == 1
+    else:
+        with pytest.raises(UserError, match="batch_size is 1, expected 2 or more: the lowest maps are 1 px"):
+            dataclasses.replace(base, network=network, batch_size=1)
+
+
 def test_live_data_is_not_augmented():
     assert cfg.with_overrides("tiny", dataset="synthetic_humans/live").augment == AUGMENTATIONS["none"]
     assert cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="none").augment == AUGMENTATIONS["none"]

@@ -109,6 +109,14 @@ def test_max_pool_equals_linen(shape, window):
     np.testing.assert_allclose(got_gradient, want_gradient, rtol=1e-6)
 
 
+@pytest.mark.parametrize("window", [2, 3])
+def test_max_pool_passes_nan_on_from_every_place(window):
+    for place in range(window**2):
+        x = np.ones((1, 2 * window, window, 1), np.float32)
+        x[0, place // window, place % window, 0] = np.nan
+        np.testing.assert_array_equal(max_pool(jnp.asarray(x), window)[0, :, 0, 0], [np.nan, 1])
+
+
 def test_of_tied_maxima_the_first_gets_the_gradient():
     gradient = jax.grad(lambda x: max_pool(x, 2).sum())(jnp.zeros((1, 2, 2, 1)))
     np.testing.assert_array_equal(gradient[0, ..., 0], [[1, 0], [0, 0]])

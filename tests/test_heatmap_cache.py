@@ -414,14 +414,16 @@ def read_header(path):
 
 def test_data_that_cannot_be_kept(dataset, tmp_path, monkeypatch):
     live = dataclasses.replace(dataset, render=lambda scene: scene)
-    with pytest.raises(UserError, match="is rendered anew in every step.*--heatmap-mode frozen"):
+    with pytest.raises(UserError, match="is rendered anew in every step.*when training: --heatmap-mode frozen"):
         cached(live, tmp_path)
     stored = dataclasses.replace(
         dataset, splits={"test": [dict(dataset.split("test")[0], heatmap=np.zeros((4, 4, 16)))]}
     )
-    with pytest.raises(UserError, match="synthetic_humans/16px.* brings heatmaps of its own in test"):
+    with pytest.raises(
+        UserError, match="synthetic_humans/16px.* brings heatmaps of its own in test.*when training: --heatmap"
+    ):
         cached(stored, tmp_path)
-    with pytest.raises(UserError, match="predicts joints of lsp14, kept heatmaps have to be of mpii16"):
+    with pytest.raises(UserError, match="of lsp14, kept heatmaps have to be of mpii16; .* when training: --heatmap"):
         cached(dataset, tmp_path, network(heatmap_skeleton="lsp14"))
     assert not list(tmp_path.iterdir())
 
@@ -429,7 +431,7 @@ def test_data_that_cannot_be_kept(dataset, tmp_path, monkeypatch):
 def test_of_several_processes_none_writes(dataset, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     assert "heatmap" in cached(dataset, folder).split("test")[0]  # what is there, all of them read
-    with pytest.raises(UserError, match="is not there yet, and 2 processes.*single process first, with --stop-after 1"):
+    with pytest.raises(UserError, match="is not there yet, and 2 processes.*when training: with --stop-after 1"):
         cached(dataset, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -526,7 +528,9 @@ def test_two_at_once_do_no_harm(tmp_path):
 
 def test_a_folder_that_cannot_be_written(dataset, tmp_path):
     (tmp_path / "data").write_text("a file")
-    with pytest.raises(UserError, match="cannot write heatmaps to .*free space, choose another --data-dir"):
+    with pytest.raises(
+        UserError, match="cannot write heatmaps to .*free space or choose another --data-dir; or when training: "
+    ):
         cached(dataset, tmp_path / "data")
 
 

@@ -13,6 +13,7 @@ from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
 from fusion_jax.init_from import pose_map, transfer
 from fusion_jax.network import Conv, Dense
+from fusion_jax.optim import HEATMAP_NETWORK
 from fusion_jax.skeletons import SKELETONS, convert_joints, skeleton
 from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train
@@ -151,6 +152,23 @@ def test_an_output_over_new_layers_is_new(small_config):
     np.testing.assert_array_equal(params["fusion_2"]["dense"]["kernel"], old.params["fusion_2"]["dense"]["kernel"])
     np.testing.assert_array_equal(params["fusion_3"]["kernel"], new.params["fusion_3"]["kernel"])
     assert "output joints by name: none, new: all" in lines and "left new: image_1, heatmap_1, fusion_1" in lines
+
+
+@pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("after", [False, True])
+def test_a_2d_network_trained_along_is_nobodys_layer(small_config, before, after):
+    """Whichever of the runs has one: the others' layers are taken over all the same, and it is the new run's."""
+    config = small_config()
+    old, new = state_of(config, 1, 300), state_of(config, 2, 90)
+    expected, plain = moved(old, new, config, config)
+    theirs, ours = ({"out_0": {"kernel": np.full((1, 1, 8, 16), value)}} for value in (1.0, 2.0))
+    old = old.replace(params=old.params | ({HEATMAP_NETWORK: theirs} if before else {}))
+    new = new.replace(params=new.params | ({HEATMAP_NETWORK: ours} if after else {}))
+    params, lines = moved(old, new, config, config)
+    assert (params.pop(HEATMAP_NETWORK, None) is ours) if after else (HEATMAP_NETWORK not in params)
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+    told = ["its 2D network is not taken over; --heatmap-workdir says which one is used"] if before else []
+    assert lines == plain + told
 
 
 def test_a_folder_without_checkpoints_is_left_as_it_is(tmp_path):

@@ -19,7 +19,7 @@ from fusion_jax import scoring
 from fusion_jax import train as train_module
 from fusion_jax.augmentation import AUGMENTATIONS
 from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
-from fusion_jax.datasets import mixture_name, open_dataset, open_mixture, parse_mixture
+from fusion_jax.datasets import check_joints2d, check_trainable, mixture_name, open_dataset, open_mixture, parse_mixture
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run, example_labels
 from fusion_jax.geometry import root_relative
@@ -261,6 +261,21 @@ def test_training_refuses_to_go_on_from_who_had_seen_its_held_out_people(person,
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         train(small.config(init_from="x"), small.data_dir(), tmp_path / "run", QUIET)
     assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_a_dataset_without_2d_joints_makes_no_heatmaps():
+    opened = base_dataset()
+    examples = [opened.split("train")[n] for n in range(4)]
+    dark = [example | {"valid2d": np.zeros(17, bool)} for example in examples]
+    flat = base_dataset(name="dark/x", splits={"train": dark, "test": examples, "validation": []})
+    check_trainable([opened, flat], H36M, "train")  # true heatmaps may be the dataset's own
+    check_trainable([opened, open_live(small.SIZE, 0, 3)], H36M, "train", joints2d=True)
+    for split in ("test", "validation"):
+        check_joints2d(flat, split)
+    with pytest.raises(UserError, match="^dark/x has no 2D joints in train; "):
+        check_trainable([opened, flat], H36M, "train", joints2d=True)
+    flat.splits["train"] = [*dark, examples[0]]
+    check_trainable([flat], H36M, "train", joints2d=True)
 
 
 def test_training_refuses_what_it_cannot_learn_from_before_it_begins(tmp_path, monkeypatch):

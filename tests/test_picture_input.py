@@ -308,7 +308,7 @@ def test_a_folder_stands_for_its_pictures_and_videos_in_natural_order(tmp_path):
     inputs = find_inputs([folder])
     assert [one.path.name for one in inputs.pictures] == ["f1.png", "f2.JPG", "f10.jpg"]
     assert [one.path.name for one in inputs.videos] == ["a.mov", "b.mp4"]
-    assert inputs.pictures[0] == Input(folder / "f1.png", "f1")
+    assert inputs.pictures[0] == Input(folder / "f1.png", "f1", "f1.png")
 
 
 def test_files_keep_the_order_they_are_given_in_and_count_once(tmp_path):
@@ -349,3 +349,16 @@ def test_no_input_is_said_so(tmp_path):
         with pytest.raises(UserError, match=text) as caught:
             find_inputs(paths)
         assert "\n" not in str(caught.value)
+
+
+def test_names_of_all_results_long_names_and_labels(tmp_path):
+    folder = touched(tmp_path / "x", "Poses.jpg", "index.png", "n" * 240 + ".jpg", "a.heic", "b.svg", "c.jpg")
+    other = touched(tmp_path / "y", "c.jpg")
+    inputs = find_inputs([folder, other])
+    stems = names_and_stems(inputs)
+    assert stems["Poses.jpg"] == "Poses.jpg" and stems["index.png"] == "index.png"
+    assert max(map(len, stems.values())) < 170
+    assert [one.label for one in inputs.pictures if one.path.name == "c.jpg"] == [
+        str(p / "c.jpg") for p in (folder, other)
+    ]
+    assert [path.name for path in inputs.passed_over] == ["a.heic", "b.svg"]

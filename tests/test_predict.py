@@ -11,7 +11,7 @@ from data_pipelines.video import Video
 from fusion_jax import predict as predict_module
 from fusion_jax.cli import main
 from fusion_jax.errors import UserError
-from fusion_jax.pose_record import from_json
+from fusion_jax.pose_record import PersonPose, PersonView, from_json
 from fusion_jax.predict import predict_files, read_boxes
 from fusion_jax.predict_stream import Follower, predict_frames
 from fusion_jax.predict_video import PoseVideo
@@ -101,9 +101,11 @@ def test_goes_on_where_it_stopped_and_makes_anew_what_changed(predictor, folder,
     assert quiet([folder], predictor, out, boxes=BOX)[:2] == (2, 0), "half of a picture's files is none"
     other = {"*": [np.array([12.0, 5.0, 20.0, 50.0])]}
     assert quiet([folder], predictor, out, boxes=other)[:2] == (2, 0)
-    assert quiet([folder], predictor, out, boxes=other, settings={"camera": "x"})[:2] == (2, 0)
+    careless = Predictor.__new__(Predictor)
+    careless.__dict__ = predictor.__dict__ | {"settings": predictor.settings | {"refine": False}}
+    assert quiet([folder], careless, out, boxes=other)[:2] == (2, 0)
     Image.new("RGB", (90, 60)).save(folder / "a.png")
-    assert quiet([folder], predictor, out, boxes=other, settings={"camera": "x"})[:2] == (1, 1)
+    assert quiet([folder], careless, out, boxes=other)[:2] == (1, 1)
 
 
 def test_what_is_written_of_a_video(predictor, tmp_path):
@@ -170,6 +172,9 @@ def test_whom_the_detector_loses_is_looked_for_where_they_were(predictor):
         ('{"a.jpg": [[1, 2, 3, "4"]]}', "'a.jpg': expected a list of boxes"),
         ('{"a.jpg": [[1, 2, 3, NaN]]}', "'a.jpg': expected a list of boxes"),
         ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        ('{"a.jpg": [[' + "9" * 5000 + "]]}", "cannot be read as JSON"),
+        (json.dumps({"a.jpg": [[1, 2, 3, 4]] * 1001}), "at most 1000 boxes, got 1001"),
     ],
 )
 def test_bad_box_files(tmp_path, text, message):
@@ -211,3 +216,129 @@ def test_bad_input_is_one_line(pair, folder, monkeypatch, capsys, args, message)
     code = main(["predict", *args, "--workdir", str(pair[0]), "--heatmap-workdir", str(pair[1]), "--out", "out"])
     error = capsys.readouterr().err.strip()
     assert code == 2 and message in error and len(error.splitlines()) == 1, error
+
+
+def test_results_never_lie_among_the_inputs(predictor, folder):
+    before = sorted(folder.iterdir())
+    with pytest.raises(UserError, match="lies in .*, where results are written; give another --out"):
+        quiet([folder], predictor, folder / ".." / folder.name, boxes=BOX)
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("d.png", "'d.png' fit 0 inputs"), ("a.png", "'a.png' fit 2 inputs"), ("PATH", None)]
+)
+def test_boxes_are_of_one_input_each(predictor, folder, tmp_path, name, message):
+    (tmp_path / "x").mkdir()
+    Image.new("RGB", (90, 60)).save(tmp_path / "x" / "a.png")
+    paths, out = [folder / "a.png", tmp_path / "x" / "a.png"], tmp_path / "out"
+    boxes = {"*": [], str(paths[1]) if name == "PATH" else name: BOX["*"]}
+    if message is None:
+        assert quiet(paths, predictor, out, boxes=boxes).people == 1
+        with np.load(out / "poses.npz") as stored:
+            assert stored["picture"].tolist() == [str(paths[1])], "a name that two have tells nothing"
+    else:
+        with pytest.raises(UserError, match=message):
+            quiet(paths, predictor, out, boxes=boxes)
+        assert not out.exists()
+
+
+def test_a_stop_halfway_leaves_no_old_mark(predictor, folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    quiet([folder / "a.png"], predictor, out, boxes=BOX)
+    monkeypatch.setattr(predict_module, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        quiet([folder / "a.png"], predictor, out, boxes={"*": [np.array([12.0, 5, 20, 50])]})
+    assert (out / "a.png").exists() and not (out / "a.json").exists()
+
+
+def test_what_fails_now_loses_the_mark_of_before(predictor, folder, tmp_path):
+    quiet([folder / "a.png"], predictor, tmp_path / "o", boxes=BOX)
+    (folder / "a.png").write_bytes(b"x")
+    (failed,) = quiet([folder / "a.png"], predictor, tmp_path / "o", boxes=BOX).failed
+    assert "a.json of an earlier run is removed" in failed and not (tmp_path / "o" / "a.json").exists()
+
+
+def test_a_picture_that_goes_meanwhile_is_left_off_the_page(predictor, folder, tmp_path, monkeypatch):
+    real = predict_module.write_npz
+    monkeypatch.setattr(
+        predict_module, "write_npz", lambda *a, **k: (real(*a, **k), (folder / "a.png").unlink()) and None
+    )
+    (note,) = quiet([folder / "a.png"], predictor, tmp_path / "o", boxes=BOX).notes
+    assert "not on the page" in note and "a.png" in note
+
+
+def test_a_cut_video_is_told_also_when_it_is_kept(predictor, tmp_path, monkeypatch):
+    path = video(tmp_path / "v.mp4")
+    real = Video.__init__
+    monkeypatch.setattr(Video, "__init__", lambda self, p: (real(self, p), setattr(self, "num_frames", 90))[0])
+    for made in (1, 0):
+        outcome = quiet([path], predictor, tmp_path / "o", boxes={"*": []})
+        (note,) = outcome.notes
+        assert outcome.made == made and "v.mp4: 5 frames could be decoded of the 90" in note
+
+
+def test_filters_outlive_a_gap_in_the_same_batch_and_know_its_length(pair, monkeypatch):
+    """Somebody is gone longer than they are remembered, and all of it is one batch."""
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (60, 90, 3), np.uint8) for _ in range(22)]
+    follower = Follower(25.0, True)
+    one = Predictor(*pair, batch_size=24)
+    real = one.find
+    boxes = iter([BOX["*"]] * 3 + [[]] * 18 + [BOX["*"]])
+    monkeypatch.setattr(one, "find", lambda image, _: real(image, next(boxes)))
+    tracks = [[view.pose.track for view in views] for _, views in predict_frames(iter(frames), one, follower)]
+    assert tracks == [[0]] * 3 + [[]] * 18 + [[1]]
+
+
+def test_a_name_that_is_no_text_stays_on_one_line(tmp_path):
+    text = predict_module._named(tmp_path / "a\nb\udcff.jpg", UserError("is empty"))
+    assert text.encode() and text.endswith("a\\nb\\udcff.jpg: is empty") and len(text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("fps", "written"), [(0.01, 0.1), (5000.0, 1000.0), (0.0, 25.0)])
+def test_rates_that_no_file_has_are_brought_to_the_nearest(predictor, tmp_path, monkeypatch, fps, written):
+    path = video(tmp_path / "v.mp4", frames=2)
+    real = Video.__init__
+    monkeypatch.setattr(Video, "__init__", lambda self, p: (real(self, p), setattr(self, "fps", fps))[0])
+    assert not quiet([path], predictor, tmp_path / "o", boxes={"*": []}).failed
+    assert json.loads((tmp_path / "o" / "v.jsonl").read_text().splitlines()[0])["fps"] == written
+
+
+def test_huge_frames_are_refused(predictor, tmp_path, monkeypatch):
+    path = video(tmp_path / "v.mp4", frames=1)
+    real = Video.__init__
+    monkeypatch.setattr(Video, "__init__", lambda self, p: (real(self, p), setattr(self, "size", (9000, 9000)))[0])
+    (failed,) = quiet([path], predictor, tmp_path / "o").failed
+    assert "frames of 9000 x 9000 px" in failed
+
+
+def moved(mm, position):
+    pose = PersonPose(
+        *("human36m17", np.full((17, 3), mm), "mpii16", np.zeros((16, 2)), np.ones(16), [0, 0, 9, 9], "given"),
+        *([0, 0, 9], "a", "b", None if position is None else [position] * 3),
+    )
+    return PersonView(pose, np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1, 16), np.float32))
+
+
+def test_a_gap_counts_and_places_are_smoothed_too(predictor):
+    def walk(values, gap=0):
+        follower = Follower(25.0, True)
+        seen = predictor.find(np.zeros((60, 90, 3), np.uint8), BOX["*"])
+        for mm in values:
+            last = follower.settle(moved(0.0 if mm is None else mm, mm), *follower.number(seen)).pose
+            for _ in range(gap):
+                follower.number([])
+        return last
+
+    assert walk([0.0, 1.0]).pose_mm[0, 0] < walk([0.0, 1.0], gap=5).pose_mm[0, 0] < 1
+    assert 0 < walk([0.0, 1.0]).position_mm[0] < 1
+    assert walk([0.0, None]).position_mm is None
+    assert walk([0.0, None, 1.0]).position_mm[0] == 1, "begun anew"
+
+
+def test_boxes_for_all_are_given_once(pair, folder, tmp_path, capsys):
+    (tmp_path / "b.json").write_text('{"*": []}')
+    args = ["predict", folder, "--workdir", pair[0], "--box=10,5,20,50", "--boxes", tmp_path / "b.json"]
+    assert main([*map(str, args), "--out", str(tmp_path / "out")]) == 2
+    assert "leave one away" in capsys.readouterr().err

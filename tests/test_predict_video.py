@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from views import HEATMAP, WAVING_MM, waving
 
-from data_pipelines.video import Video
+from data_pipelines.video import Video, check_not_text
 from fusion_jax import predict_video
 from fusion_jax.errors import UserError
 from fusion_jax.predict_pictures import RGB
@@ -237,3 +237,40 @@ def test_a_folder_that_cannot_be_written_to_is_noticed(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="could not be written as MPEG-4 part 2; see that its folder"):
         video.__enter__()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("start", [b"ffconcat version 1.0\nfile other.mp4", b"#EXTM3U\n#EXTINF:1\nother.ts"])
+def test_a_list_of_other_files_is_not_opened(tmp_path, start):
+    (tmp_path / "v.mp4").write_bytes(start)
+    with pytest.raises(UserError, match="v.mp4 is a list of other files"):
+        Video(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("n" * 300, "cannot be read"), ("none", "is missing"), ("", "no ordinary")]
+)
+def test_what_cannot_be_read_is_said(tmp_path, name, words):
+    with pytest.raises(UserError, match=words):
+        check_not_text(tmp_path / name)
+
+
+def test_a_colon_is_no_protocol(tmp_path, monkeypatch):
+    with PoseVideo(tmp_path / "v.mp4", (96, 64), 25) as video:
+        video.write(FRAME)
+    (tmp_path / "v.mp4").rename(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    with Video(pathlib.Path("12:30.mp4")) as back:
+        assert back.num_frames == 1
+
+
+def test_what_opencv_breaks_on_is_said(tmp_path, monkeypatch):
+    with PoseVideo(tmp_path / "v.mp4", (96, 64), 25) as video:
+        video.write(FRAME)
+
+    def broken(*args):
+        raise cv2.error("no memory")
+
+    with Video(tmp_path / "v.mp4") as back:
+        monkeypatch.setattr(cv2, "cvtColor", broken)
+        with pytest.raises(UserError, match="v.mp4: frame 0 cannot be decoded"):
+            next(back.frames([0]))

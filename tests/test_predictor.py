@@ -144,6 +144,22 @@ def test_bad_pictures_and_boxes(pair, picture, boxes, message):
         Predictor(*pair)(picture, boxes)
 
 
+@pytest.mark.parametrize(
+    "boxes", [np.array([1, 2, 3, 4]), ["abcd"], [[1, 2, 3]], 5, [[10**400, 1, 2, 3]], [[1, 2, 30, 30]] * 1001]
+)
+def test_boxes_that_are_none(pair, picture, boxes):
+    with pytest.raises(UserError, match=r"expected a list of \[x, y, width, height\]|expected at most 1000"):
+        Predictor(*pair).find(picture, boxes)
+
+
+@pytest.mark.parametrize(("step", "network"), [("_heatmaps", "hourglass"), ("_pose", "pose")])
+def test_numbers_that_are_not_finite_are_refused(pair, picture, monkeypatch, step, network):
+    real = getattr(predictor_module, step)
+    monkeypatch.setattr(predictor_module, step, lambda *args: real(*args) * np.nan)
+    with pytest.raises(UserError, match=f"{network}, .* not finite; its weights are damaged"):
+        Predictor(*pair)(picture, BOXES[:1])
+
+
 def test_networks_that_do_not_go_together_are_refused(pair, tmp_path):
     pose, hourglass = pair
     with pytest.raises(UserError, match="holds a 2D network; give it as --heatmap-workdir"):

@@ -132,6 +132,12 @@ def test_who_comes_back_soon_is_known_and_who_does_not_is_forgotten():
     assert tracks.update([box(1), box(50)]) == [2, 1], "numbers are not used twice"
 
 
+def test_who_passes_by_a_lost_one_keeps_their_number():
+    tracks = Tracks()
+    assert tracks.update([box(0), box(20)]) == [0, 1]
+    assert [tracks.update([box(x)]) for x in range(4, 44, 4)] == [[0]] * 10
+
+
 def test_frames_without_anybody():
     tracks = Tracks(max_missed=1)
     assert tracks.update([]) == []

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import numpy as np
@@ -10,7 +11,8 @@ import small
 import trained_pair
 from trained_pair import QUIET
 
-from fusion_jax.card import card, check_card
+from fusion_jax import init_hourglass
+from fusion_jax.card import card, check_card, check_heatmaps_fit
 from fusion_jax.checkpoint import load_run, load_seen, restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig, preset
 from fusion_jax.errors import UserError
@@ -22,6 +24,8 @@ from fusion_jax.records import from_json, to_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.state import create_state
 from fusion_jax.train import train
+
+RATES = ("learning_rate", "fusion_learning_rate", "heatmap_learning_rate")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +94,24 @@ def test_the_2d_network_in_the_step(tmp_path, hourglass, mode):
     assert result["name"] == "test" and str(hourglass) in result["protocol"]["input"]
 
 
+def test_a_finetuned_run_started_from_another_has_its_own_2d_network_whole(tmp_path, hourglass):
+    """Weights and batch statistics of the one that --heatmap-workdir names, none of the old run's."""
+    old = trained_pair.pose(tmp_path / "old", heatmaps=hourglass, mode="finetune")
+    other = trained_pair.hourglass(tmp_path / "other", steps=1)
+    config = heatmap_source(load_run(old)[0], "predicted", "finetune", other)
+    optim = dataclasses.replace(config.optim, **dict.fromkeys(RATES, 1e-12))
+    state = train(
+        dataclasses.replace(config, init_from=str(old), optim=optim), small.data_dir(), tmp_path / "new", QUIET
+    )
+    fusion, want = restore_run(old, load_run(old)[0], data_mesh()), open_heatmap_net(other, data_mesh()).state
+    same(state.constants[HEATMAP_NETWORK], want.constants)
+    for params, before in (
+        (state.params[HEATMAP_NETWORK], want.params),
+        (state.params["image_1"], fusion.params["image_1"]),
+    ):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), dict(params), dict(before))
+
+
 def test_other_weights_in_the_2d_networks_folder_are_refused(tmp_path, cached, hourglass):
     config, _ = load_run(cached)
     other = dataclasses.replace(config.heatmaps.net, weights="0123456789abcdef")
@@ -140,6 +162,59 @@ def test_configs_survive_json(cached, hourglass):
         assert from_json(type(config), json.loads(json.dumps(to_json(config))), "c") == config
 
 
+def test_every_part_of_a_split_is_asked_about(tmp_path, cached, hourglass):
+    """Also beside a part that the run was trained on, and in another dataset whose parts are called the same."""
+    import shutil
+
+    shutil.copytree(hourglass, tmp_path / "leaky")
+    record = json.loads((tmp_path / "leaky" / "trained_on.json").read_text())
+    record[0]["subjects"] = ["S03"]
+    (tmp_path / "leaky" / "trained_on.json").write_text(json.dumps(record))
+    fed = {"heatmaps": "predicted", "heatmap_workdir": tmp_path / "leaky"}
+    for split in ("test", "train+test"):
+        with pytest.raises(UserError, match="S03 of .*test split was trained on"):
+            evaluate_run(cached, split, **fed)
+    with pytest.raises(UserError, match="was trained on"):
+        evaluate_run(cached, "train+test", dataset="synthetic_humans", **fed)
+
+
+def test_a_lost_list_of_who_was_seen_is_made_again_whole(tmp_path, hourglass):
+    import shutil
+
+    workdir = trained_pair.pose(tmp_path / "run", heatmaps=shutil.copytree(hourglass, tmp_path / "net"))
+    record = json.loads((tmp_path / "net" / "trained_on.json").read_text())
+    extra = [{**record[0], "dataset": "mpii/x", "family": "mpii"}]
+    (tmp_path / "net" / "trained_on.json").write_text(json.dumps(record + extra))
+    (workdir / "trained_on.json").unlink()
+    train(load_run(workdir)[0], small.data_dir(), workdir, QUIET)
+    assert "mpii/x" in [part.dataset for part in load_seen(workdir)]
+
+
+def test_nothing_is_predicted_for_a_run_that_cannot_go_on(tmp_path, cached, hourglass):
+    other = trained_pair.hourglass(tmp_path / "other", heatmap_sigma_px=1.0)
+    config = dataclasses.replace(load_run(cached)[0], seed=9)
+    config = heatmap_source(config, "predicted", "cache", other)
+    folders = sorted(small.data_dir().glob("*/*/heatmaps/*"))
+    with pytest.raises(UserError, match="another config: .*seed"):
+        train(config, small.data_dir(), cached, QUIET)
+    assert sorted(small.data_dir().glob("*/*/heatmaps/*")) == folders
+
+
+def test_a_moved_2d_network_is_asked_for(tmp_path, cached, hourglass):
+    config, _ = load_run(cached)
+    gone = dataclasses.replace(config.heatmaps.net, workdir=str(tmp_path / "gone"))
+    changed = dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=gone))
+    with pytest.raises(UserError, match="no longer in .*gone; say where it is now: --heatmap-workdir"):
+        train(changed, small.data_dir(), tmp_path / "run", QUIET)
+
+
+def test_scores_with_different_2d_networks_lie_side_by_side(tmp_path, cached):
+    other = trained_pair.hourglass(tmp_path / "other", steps=1)
+    result = evaluate_run(cached, heatmaps="predicted", heatmap_workdir=other)
+    digest = open_heatmap_net(other, data_mesh()).net.weights
+    assert result["name"] == f"test_predicted_{digest[:8]}" and (cached / "eval" / f"{result['name']}.json").exists()
+
+
 # Cards.
 
 
@@ -161,6 +236,53 @@ def test_weights_of_another_kind_are_refused_with_both_values(tmp_path, hourglas
         evaluate_run(tmp_path / "run")
     with pytest.raises(UserError, match="missing"):
         check_card(None, preset("tiny"), "here")
+
+
+def test_a_card_is_compared_by_names_and_numbers_not_by_its_sentences(cached):
+    config, _ = load_run(cached)
+    found = card(config)
+    assert found["heatmaps"]["weights"] == config.heatmaps.net.weights and found["heatmaps"]["source"] == "predicted"
+    reworded = found | {"crop": "another sentence", "picture": "x"}
+    reworded["heatmaps"] = found["heatmaps"] | {"values": "x"}
+    check_card(reworded | {"pose": found["pose"] | {"frame": "x"}}, config, "here")
+    for part, field, value in (
+        ("heatmaps", "source", "noisy"),
+        ("heatmaps", "weights", "0123456789abcdef"),
+        ("heatmaps", "size_px", 9),
+        ("pose", "root", ["neck"]),
+        ("pose", "unit", "m"),
+    ):
+        with pytest.raises(UserError, match=f"here holds weights of another kind .*: {part}.{field}: "):
+            check_card(found | {part: found[part] | {field: value}}, config, "here")
+
+
+def test_a_checkpoint_without_a_card_is_old_not_damaged(tmp_path, hourglass):
+    import shutil
+
+    shutil.copytree(hourglass, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2" / "card")
+    with pytest.raises(
+        UserError, match="checkpoints/2 has no card .*of an older version of the program; train it anew$"
+    ):
+        evaluate_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("fields", "advice"),
+    [
+        ({"heatmap_skeleton": "lsp14"}, "trained with the joints of lsp14, or train"),
+        ({"heatmap_sigma_px": 2.0}, "trained with --heatmap-sigma 2, or train"),
+        ({"heatmap_size": 32}, "trained with --heatmap-sigma 0.5, or train"),
+    ],
+)
+def test_the_advice_on_a_2d_network_that_does_not_fit(fields, advice):
+    """hourglass-tiny makes blobs of 1 px in maps of 16 px, of the joints of mpii16."""
+    pose = preset("tiny")
+    pose = dataclasses.replace(pose, inputs=dataclasses.replace(pose.inputs, **fields))
+    with pytest.raises(
+        UserError, match=f"{advice} the fusion network on this one's heatmaps: .*--heatmap-workdir RUN$"
+    ):
+        check_heatmaps_fit(pose, preset("hourglass-tiny"), "RUN")
 
 
 # One 2D network's weights in another.
@@ -198,12 +320,26 @@ def test_heatmaps_are_matched_by_joint_name():
     assert "new joints: neck" in lines
 
 
-def test_a_network_of_another_width_gives_nothing():
+@pytest.mark.parametrize("joints", ["mpii16", "lsp14"])
+def test_a_network_of_another_width_gives_nothing(joints):
+    """Though the biases of the layers that write heatmaps would fit."""
     old_config, old, old_constants = variables(features=12)
-    config, new, new_constants = variables()
-    new = {name: value for name, value in new.items() if not name.startswith("merge_preds")}
+    config, new, new_constants = variables(joints)
     with pytest.raises(UserError, match="no layer of hourglass-tiny fits"):
-        transfer_hourglass({}, {}, old_config, new, new_constants, config)
+        transfer_hourglass(old, old_constants, old_config, new, new_constants, config)
+
+
+def test_a_layer_without_one_joint_of_the_old_ones_is_left_new(monkeypatch):
+    """Layouts that share no name: what writes and reads heatmaps is new, the rest is taken over."""
+    config, old, old_constants = variables(seed=1)
+    _, new, new_constants = variables(seed=2)
+    apart = {"old": [f"a{n}" for n in range(16)], "new": [f"b{n}" for n in range(16)]}
+    monkeypatch.setattr(init_hourglass, "skeleton", lambda name: types.SimpleNamespace(joints=apart[name]))
+    configs = [types.SimpleNamespace(preset=n, inputs=types.SimpleNamespace(heatmap_skeleton=n)) for n in apart]
+    params, _, lines = transfer_hourglass(old, old_constants, configs[0], new, new_constants, configs[1])
+    same(params["out_0"], new["out_0"])
+    same(params["pre_0"], old["pre_0"])
+    assert lines[1] == "left new: merge_preds_0, out_0, out_1" and "out_" not in lines[0]
 
 
 def test_init_from_between_tasks_is_refused(tmp_path, hourglass):

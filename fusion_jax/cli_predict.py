@@ -14,7 +14,7 @@ from fusion_jax.errors import UserError
 class Predict:
     """3D poses of the people in your pictures, folders and videos.
 
-    fusion-jax predict photo.jpg --workdir runs/demo/predicted --out out
+    fusion-jax predict photo.jpg --workdir runs/demo/learned --heatmap-workdir runs/demo/hourglass --out out
 
     fusion-jax predict holiday/ walk.mp4 --workdir RUN --heatmap-workdir RUN2 --smooth --out out
 

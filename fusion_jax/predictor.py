@@ -54,7 +54,7 @@ class Person(NamedTuple):
 class Predictor:
     """A fusion network and a 2D network, loaded once, for any number of pictures.
 
-        people = Predictor("runs/demo/learned")(fusion_jax.read_photo("photo.jpg"))
+        people = Predictor("runs/demo/learned", "runs/demo/hourglass")(fusion_jax.read_photo("photo.jpg"))
         people[0].pose_mm, people[0].joints2d_px
 
     Attributes:

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 from timing import header, measure
 
-from fusion_jax.config import preset
 from fusion_jax.conv import conv2d
 from fusion_jax.network import Block, Conv, fusion_layers
+from fusion_jax.presets import preset
 
 BATCH = 32
 

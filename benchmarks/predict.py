@@ -30,8 +30,8 @@ from data_pipelines.video import Video
 from fusion_jax import predict, predict_stream, predictor
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
 from fusion_jax.config import Config
-from fusion_jax.config import preset as named_preset
 from fusion_jax.geometry import Camera
+from fusion_jax.network_pair import NetworkPair
 from fusion_jax.people import cut, find_people, person_crop, whole_picture_box
 from fusion_jax.picture_input import read_photo
 from fusion_jax.pictures import png_bytes
@@ -40,6 +40,7 @@ from fusion_jax.predict import predict_files
 from fusion_jax.predict_pictures import picture_figure
 from fusion_jax.predict_video import PoseVideo, compose_frame, frame_size
 from fusion_jax.predictor import Predictor
+from fusion_jax.presets import preset as named_preset
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import create_state
 
@@ -56,12 +57,8 @@ WHOLE_RUNS = 4  # the first one compiles; the median of the others counts
 PARTS: tuple[tuple[object, str, str], ...] = (
     *((predict, "read_photo", "decode"), (Video, "frames", "decode"), (predictor, "find_people", "detect")),
     *((predictor, "cut", "crop"), (predict, "cut", "page"), (predict, "write_page", "page")),
-    *(
-        (predictor, "_heatmaps", "heatmaps"),
-        (predictor, "_own_heatmaps", "heatmaps"),
-        (predictor, "_decode", "heatmaps"),
-    ),
-    *((predictor, "_pose", "fusion"), (predict, "picture_figure", "draw PNG"), (predict, "png_bytes", "draw PNG")),
+    *((NetworkPair, "heatmaps", "heatmaps"), (NetworkPair, "poses", "fusion")),
+    *((predict, "picture_figure", "draw PNG"), (predict, "png_bytes", "draw PNG")),
     *((predict_stream, "compose_frame", "draw frame"), (PoseVideo, "write", "write MP4")),
     *((PoseVideo, "__exit__", "write MP4"),),
 )
@@ -97,9 +94,9 @@ def main(args: Args) -> None:
             pose = fresh_run(named_preset(args.preset), folder / "pose")
             heatmaps = heatmaps or fresh_run(named_preset(args.hourglass), folder / "hourglass")
         network = Predictor(pose, heatmaps, batch_size=args.batch_size)
-        inputs = network._heatmap_inputs
+        inputs, config = network.pair.heatmap_inputs, network.pair.config
         print(
-            f"{network.config.preset} at {network.config.inputs.image_size} px; 2D network at {inputs.image_size} px, "
+            f"{config.preset} at {config.inputs.image_size} px; 2D network at {inputs.image_size} px, "
             f"heatmaps {inputs.heatmap_size} px" + "; untrained weights" * untrained
         )
         pictures = {size: rendered(size, args.pictures) for size in SIZES}
@@ -144,7 +141,8 @@ def alone(
     network: Predictor, pictures: dict[tuple[int, int], list[np.ndarray]], folder: pathlib.Path
 ) -> Iterator[tuple[Stage, str, int, Callable]]:
     """(stage, what of, people in one call, the call) for every stage by itself."""
-    inputs, config = network._heatmap_inputs, network.config.inputs
+    pair = network.pair
+    inputs, config = pair.heatmap_inputs, pair.config.inputs
     for (width, height), (image, *_) in pictures.items():
         path = folder / f"{width}.jpg"
         path.write_bytes(encode_picture(image))
@@ -158,12 +156,11 @@ def alone(
     image = pictures[SIZES[0]][0]
     joints = skeleton(inputs.heatmap_skeleton).num_joints
     for count in sorted({1, network.batch_size}):
-        crops = {size: cut(image, square_of(image), size)[None] for size in (inputs.image_size, config.image_size)}
-        batch = {"image": crops[inputs.image_size].repeat(count, axis=0)}
-        yield "heatmaps", f"batch {count}", count, functools.partial(heatmaps_of, network, batch)
-        maps = np.zeros((count, inputs.heatmap_size, inputs.heatmap_size, joints), np.float32)
-        batch = {"image": crops[config.image_size].repeat(count, axis=0), "heatmap": maps}
-        yield "fusion", f"batch {count}", count, functools.partial(predictor._pose, network._state, batch)
+        crops = {size: cut(image, square_of(image), size) for size in (inputs.image_size, config.image_size)}
+        yield "heatmaps", f"batch {count}", count, functools.partial(pair.heatmaps, [crops[inputs.image_size]] * count)
+        maps = [np.zeros((inputs.heatmap_size, inputs.heatmap_size, joints), np.float32)] * count
+        fused = [crops[config.image_size]] * count
+        yield "fusion", f"batch {count}", count, functools.partial(pair.poses, fused, maps)
     for (width, height), images in pictures.items():
         views = network.look(network.find(images[0], [box_of(images[0])]))
         yield "png", f"of {width} x {height}", 1, functools.partial(draw_png, images[0], views)
@@ -172,13 +169,6 @@ def alone(
         frames = [compose_frame(image, views, 2.0 * number) for number, image in turning]
         what = "{} x {}, {}".format(*frame_size(width, height), PoseVideo(folder / "a.mp4", (2, 2), FPS).codec)
         yield "mp4", what, len(frames), functools.partial(write_frames, folder / "a.mp4", frames)
-
-
-def heatmaps_of(network: Predictor, batch: dict[str, np.ndarray]) -> jax.Array:
-    """What the 2D network sees, averaged with the mirrored pictures unless it is within the fusion network."""
-    if network._heatmap_state is None:
-        return predictor._own_heatmaps(network._state, batch)
-    return predictor._heatmaps(network._heatmap_state, batch)
 
 
 def box_of(image: np.ndarray) -> np.ndarray:

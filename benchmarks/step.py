@@ -11,7 +11,7 @@ import tyro
 from timing import header, measure
 
 from fusion_jax.batch import fake_batch
-from fusion_jax.config import preset
+from fusion_jax.presets import preset
 from fusion_jax.sharding import data_mesh, global_batch, jit_eval_step, jit_train_step, replicated
 from fusion_jax.state import create_state
 

@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fusion_jax.batch import fake_batch
-    from fusion_jax.config import Config, preset
+    from fusion_jax.config import Config
     from fusion_jax.errors import UserError
     from fusion_jax.evaluate import evaluate_run
     from fusion_jax.fusion import (
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fusion_jax.pose_record import PersonPose
     from fusion_jax.predict_stream import predict_frames
     from fusion_jax.predictor import Predictor
+    from fusion_jax.presets import preset
     from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step
     from fusion_jax.skeletons import SKELETONS, Skeleton, convert_joints, skeleton
     from fusion_jax.state import TrainState, create_state
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "batch": ("fake_batch",),
-    "config": ("Config", "preset"),
+    "config": ("Config",),
     "errors": ("UserError",),
     "evaluate": ("evaluate_run",),
     "fusion": (
@@ -69,6 +70,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "pose_record": ("PersonPose",),
     "predict_stream": ("predict_frames",),
     "predictor": ("Predictor",),
+    "presets": ("preset",),
     "sharding": ("data_mesh", "jit_eval_step", "jit_train_step"),
     "skeletons": ("SKELETONS", "Skeleton", "convert_joints", "skeleton"),
     "state": ("TrainState", "create_state"),

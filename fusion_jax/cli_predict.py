@@ -49,9 +49,10 @@ class Predict:
     """People, and frames of a video, at a time."""
 
     def run(self) -> int:
+        from fusion_jax.given_boxes import read_boxes
         from fusion_jax.people import parse_box
         from fusion_jax.place import read_camera
-        from fusion_jax.predict import predict_files, read_boxes
+        from fusion_jax.predict import predict_files
         from fusion_jax.predictor import Predictor
         from fusion_jax.records import one_line
 

@@ -106,8 +106,8 @@ class Train:
     """Processes that prepare batches; 0 for threads."""
 
     def run(self) -> None:
-        from fusion_jax.config import with_overrides
         from fusion_jax.heatmap_net import heatmap_source
+        from fusion_jax.presets import with_overrides
         from fusion_jax.train import LoopOptions, train
 
         self._check_heatmap_options()

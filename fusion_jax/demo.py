@@ -6,13 +6,14 @@ import pathlib
 import time
 from typing import Any
 
-from fusion_jax.config import Config, with_overrides
+from fusion_jax.config import Config
 from fusion_jax.demo_photos import write_photos
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.heatmap_net import Source, heatmap_source, open_heatmap_net
 from fusion_jax.predict import predict_files
 from fusion_jax.predictor import Predictor
 from fusion_jax.prepare import prepare_synthetic_humans
+from fusion_jax.presets import preset, with_overrides
 from fusion_jax.records import read_json
 from fusion_jax.report import write_report
 from fusion_jax.sharding import data_mesh
@@ -122,7 +123,7 @@ def words_2d(result: dict[str, Any]) -> str:
     return (
         f"2D network on the test people: PCKh@0.5 {100 * result['pckh_0.5']:.1f} % (mean joints "
         f"{100 * baseline['pckh_0.5']:.1f} %), error {result['joint_error_px']:.1f} px (mean joints "
-        f"{baseline['joint_error_px']:.1f} px) of 64"
+        f"{baseline['joint_error_px']:.1f} px) of {preset('hourglass-tiny').inputs.image_size}"
     )
 
 

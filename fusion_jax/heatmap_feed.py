@@ -66,8 +66,8 @@ def open_feed(config: Config, source: Source | None, workdir: pathlib.Path | Non
         net = reopen_heatmap_net(own.net, mesh)
     else:
         raise UserError(
-            f"this network was trained with heatmaps of {own.source} joints, so it has no 2D network; say which one "
-            "predicts: --heatmap-workdir RUN"
+            f"the fusion network was trained on heatmaps from {own.source} joints, so it has no 2D network of its own; "
+            "give one: --heatmap-workdir RUN (made by fusion-jax train --task heatmaps)"
         )
     check_net_fits(config, net)
     same = own.net is not None and own.net.weights == net.net.weights and not own.in_step

@@ -18,10 +18,11 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.mpii.splits import PUBLISHED_TEST
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
-from fusion_jax.config import Config, HourglassConfig, preset
+from fusion_jax.config import Config, HourglassConfig
 from fusion_jax.errors import UserError
 from fusion_jax.hourglass import STRIDE, Hourglass
 from fusion_jax.leakage import Seen
+from fusion_jax.presets import preset
 from fusion_jax.records import write_json
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state

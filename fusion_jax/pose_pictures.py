@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from fusion_jax.pictures import SIDE_COLORS
-from fusion_jax.run_record import Samples
+from fusion_jax.run_record import Samples, Samples2D
 from fusion_jax.skeletons import Skeleton
 
 KINDS = {
@@ -47,11 +47,14 @@ def rows_of_kind(samples: Samples, kind: str, most: int = 3) -> list[int]:
 
 def sample_title(samples: Samples, row: int) -> str:
     """Which frame this is, and its error, in one line."""
+    return titled(samples, row, samples.mpjpe_mm[row], f"{samples.mpjpe_mm[row]:.1f} mm")
+
+
+def titled(samples: Samples | Samples2D, row: int, error: float, shown: str) -> str:
+    """Which frame this is, with its error as `shown` where it has one."""
     names = (samples.subject[row], samples.action[row], samples.sequence[row])
     place = f"{', '.join(filter(None, names))}, frame {samples.frame[row]}"
-    if not np.isfinite(samples.mpjpe_mm[row]):
-        return place
-    return f"{samples.kind[row]}: {samples.mpjpe_mm[row]:.1f} mm ({place})"
+    return f"{samples.kind[row]}: {shown} ({place})" if np.isfinite(error) else place
 
 
 def sample_figure(samples: Samples, rows: Sequence[int], layout: Skeleton) -> Figure:

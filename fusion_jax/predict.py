@@ -7,32 +7,31 @@ OUT/poses.npz, index.html       the people of all pictures
 
 from __future__ import annotations
 
-import collections
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from fusion_jax.errors import UserError
-from fusion_jax.people import MOST_BOXES, cut
+from fusion_jax.given_boxes import Boxes, boxes_of
+from fusion_jax.people import cut
 from fusion_jax.picture_input import Input, Inputs, find_inputs, read_photo
 from fusion_jax.pictures import png_bytes
-from fusion_jax.pose_record import PersonPose, PersonView, from_json, write_npz
+from fusion_jax.pose_npz import write_npz
+from fusion_jax.pose_record import PersonPose, PersonView, from_json, unplaced_notes
 from fusion_jax.predict_page import MOST_PEOPLE, write_page
 from fusion_jax.predict_pictures import picture_figure
 from fusion_jax.predict_stream import predict_video
 from fusion_jax.predictor import Person, Predictor
-from fusion_jax.records import one_line, read_json, write_bytes, write_json
+from fusion_jax.records import one_line, write_bytes, write_json
 
-Boxes = Mapping[str, Sequence[np.ndarray]]
 _FORMAT = 2  # of the files; another one is made anew
 _MOST_BYTES = 500_000_000  # of pictures that wait to be looked at together
-_MOST_BOX_BYTES = 100_000_000  # of a file of boxes
 
 
 class Outcome(NamedTuple):
@@ -85,7 +84,7 @@ def predict_files(
     inputs = find_inputs(paths)
     everything = [*inputs.pictures, *inputs.videos]
     _check_apart(everything, out)
-    told = _boxes_of(everything, boxes or {})
+    told = boxes_of(everything, boxes or {})
     out.mkdir(parents=True, exist_ok=True)
     made = kept = people = 0
     failed: list[str] = []
@@ -126,48 +125,6 @@ def predict_files(
     return Outcome(made, kept, failed, people, page, notes)
 
 
-def read_boxes(path: pathlib.Path) -> dict[str, list[np.ndarray]]:
-    """Where people are, from a JSON file: {"photo.jpg": [[x, y, width, height], ...], ...}, px of the upright picture.
-
-    Raises:
-      UserError: the file is missing or says something else, naming what.
-    """
-    if os.path.exists(path) and (not os.path.isfile(path) or os.path.getsize(path) > _MOST_BOX_BYTES):
-        raise UserError(f"{path} is no file of boxes; expected ordinary JSON of at most {_MOST_BOX_BYTES} bytes")
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: expected an object of lists of boxes by file name, got {type(data).__name__}")
-    found: dict[str, list[np.ndarray]] = {}
-    for name, boxes in data.items():
-        fits = isinstance(boxes, list) and all(isinstance(box, list) and len(box) == 4 for box in boxes)
-        if not fits or not all(type(n) in (int, float) and abs(n) < 1e9 for box in boxes for n in box):
-            raise UserError(
-                f"{path}: {name!r}: expected a list of boxes [x, y, width, height] in px, got {boxes!r:.80}"
-            )
-        if len(boxes) > MOST_BOXES:
-            raise UserError(f"{path}: {name!r}: expected at most {MOST_BOXES} boxes, got {len(boxes)}")
-        found[name] = [np.array(box, np.float64) for box in boxes]
-    return found
-
-
-def _boxes_of(inputs: Sequence[Input], boxes: Boxes) -> dict[Input, Sequence[np.ndarray] | None]:
-    """Where people are in each input; None where they are to be looked for."""
-    told: dict[Input, Sequence[np.ndarray] | None] = dict.fromkeys(inputs, boxes.get("*"))
-    by_path, by_name = {str(one.path): one for one in inputs}, collections.defaultdict(list)
-    for one in inputs:
-        by_name[one.path.name].append(one)
-    named: set[Input] = set()
-    for name in boxes.keys() - {"*"}:
-        path = str(pathlib.Path(name))
-        fits = [by_path[path]] if path in by_path else by_name[name]
-        if len(fits) != 1 or fits[0] in named:
-            wrong = "are of an input that is named twice" if fits and fits[0] in named else f"fit {len(fits)} inputs"
-            raise UserError(f"the boxes of {name!r} {wrong}; name one input by its file name, or by its path as given")
-        named.add(fits[0])
-        told[fits[0]] = boxes[name]
-    return told
-
-
 def _check_apart(inputs: Sequence[Input], out: pathlib.Path) -> None:
     """Refuses inputs among the results: they would be overwritten, and results be taken for inputs the next time."""
     folder = os.path.realpath(out)
@@ -185,8 +142,7 @@ def _made_by(one: Input, predictor: Predictor, boxes: Sequence[np.ndarray] | Non
     """All that an input's results depend on: where it is the same, old ones hold."""
     return {
         "format": _FORMAT,
-        "pose_network": predictor.pose_network,
-        "heatmap_network": predictor.heatmap_network,
+        **predictor.shared,
         **predictor.settings,
         "boxes": None if boxes is None else [np.asarray(box).tolist() for box in boxes],
         **_file_key(one.path),
@@ -241,7 +197,7 @@ def _pictures(todo: Sequence[_Todo], predictor: Predictor, out: pathlib.Path) ->
             "width": image.shape[1],
             "height": image.shape[0],
             "people": [view.pose.to_json() for view in views],
-            "notes": predictor.notes,
+            "notes": predictor.notes + unplaced_notes(views),
             "made_by": key,
         }
         write_json(_mark(out, one), record)  # last: where it stands, the picture is done
@@ -262,13 +218,8 @@ def _kept_picture(
             return None
         people = [from_json(person, f"{path}: people[{n}]") for n, person in enumerate(record["people"])]
         return people if all(getattr(one, name) == shared[name] for one in people for name in shared) else None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        OSError,
-        RecursionError,
-    ):  # UserError is a ValueError: what is broken is made anew
+    # UserError is a ValueError: what is broken is made anew.
+    except (ValueError, KeyError, TypeError, OSError, RecursionError):
         return None
 
 

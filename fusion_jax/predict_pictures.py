@@ -113,7 +113,7 @@ def _draw_photo(axis: Axes, image: np.ndarray, views: Sequence[PersonView], poin
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     # The extent keeps the axes in px of the original picture, however many are shown.
     axis.imshow(image, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-    for place, (pose, _, _) in enumerate(views, 1):
+    for place, pose in enumerate((view.pose for view in views), 1):
         left, top, box_width, box_height = pose.box
         line = float(np.clip(0.012 * box_height * points_per_px, 0.8, 2.2))
         outline = Rectangle((left, top), box_width, box_height, fill=False, edgecolor=_BOX_COLOR, linewidth=1.2)

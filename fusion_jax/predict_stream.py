@@ -17,7 +17,8 @@ from tqdm import tqdm
 from data_pipelines.video import Video
 from fusion_jax.errors import UserError
 from fusion_jax.picture_input import Input
-from fusion_jax.pose_record import NpzStream, PersonPose, PersonView
+from fusion_jax.pose_npz import NpzStream
+from fusion_jax.pose_record import PersonPose, PersonView, unplaced_notes
 from fusion_jax.predict_video import PoseVideo, compose_frame, frame_size
 from fusion_jax.predictor import Person, Predictor
 from fusion_jax.records import one_line
@@ -102,7 +103,8 @@ def predict_video(
                 _line(lines, {"video": one.label, "fps": fps, "notes": predictor.notes, "made_by": key})
                 for number, (image, views) in enumerate(predict_frames(frames, predictor, follower, boxes)):
                     writer.write(compose_frame(image, views, 360 * number / (fps * TURN_SECONDS)))
-                    _line(lines, {"frame": number, "people": [view.pose.to_json() for view in views]})
+                    people_in_it = [view.pose.to_json() for view in views]
+                    _line(lines, {"frame": number, "people": people_in_it, "notes": unplaced_notes(views)})
                     for view in views:
                         stream.append(one.label, number, view.pose)
                     people += len(views)

@@ -20,6 +20,7 @@ from fusion_jax.report_scores import (
     breakdown_section,
     comparison_section,
     headline_section,
+    no_samples,
     strategy_label,
 )
 from fusion_jax.run_record import Evaluation, RunRecord, Samples, is_number, read_run
@@ -184,9 +185,7 @@ def _samples(run: RunRecord, evaluation: Evaluation, index: int, *, with_code: b
     split, samples, layout = evaluation.split, evaluation.samples, run.skeleton
     title, anchor = f"Sample predictions on {split}", f"samples-{split}"
     if samples is None:
-        command = evaluation.command(run.workdir)
-        why = f"No pictures: {split}_samples.npz is missing or empty; to make it run again: {command}"
-        return Section(title, anchor, [paragraph(why, "note")], {})
+        return Section(title, anchor, [no_samples(run, evaluation)], {})
     parts = [
         paragraph(
             "Left and right are the person's own. A single photo hardly shows depth, so expect larger errors "

@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from fusion_jax import pictures, pose_pictures
 from fusion_jax.pictures import SIDE_COLORS, Curve
 from fusion_jax.report_page import Section, paragraph, picture, subtitle
-from fusion_jax.report_scores import METRICS_2D, baseline_of, score_text
+from fusion_jax.report_scores import METRICS_2D, baseline_of, no_samples, score_text
 from fusion_jax.run_record import Evaluation, RunRecord, Samples2D, is_number
 from fusion_jax.skeletons import Skeleton
 
@@ -190,9 +190,7 @@ def _samples(run: RunRecord, evaluation: Evaluation) -> Section:
     split, samples, layout = evaluation.split, evaluation.samples2d, run.skeleton
     title, anchor = f"Sample predictions on {split}", f"samples-{split}"
     if samples is None:
-        command = evaluation.command(run.workdir)
-        why = f"No pictures: {split}_samples.npz is missing or empty; to make it run again: {command}"
-        return Section(title, anchor, [paragraph(why, "note")], {})
+        return Section(title, anchor, [no_samples(run, evaluation)], {})
     parts = [paragraph("Left and right are the person's own; a network that confuses them shows crossed limbs.")]
     pngs = {}
     for kind, meaning in pose_pictures.KINDS.items():
@@ -216,11 +214,8 @@ def _samples(run: RunRecord, evaluation: Evaluation) -> Section:
 
 def sample_title(samples: Samples2D, row: int) -> str:
     """Which frame this is, and its error, in one line."""
-    names = (samples.subject[row], samples.action[row], samples.sequence[row])
-    place = f"{', '.join(filter(None, names))}, frame {samples.frame[row]}"
-    if not np.isfinite(samples.joint_error_px[row]):
-        return place
-    return f"{samples.kind[row]}: {samples.joint_error_px[row]:.2f} px ({place})"
+    error = samples.joint_error_px[row]
+    return pose_pictures.titled(samples, row, error, f"{error:.2f} px")
 
 
 def sample_figure(samples: Samples2D, rows: Sequence[int], layout: Skeleton) -> Figure:

@@ -189,6 +189,13 @@ def breakdown_section(run: RunRecord, evaluation: Evaluation) -> Section:
     return Section(f"By action and joint on {split}", f"breakdown-{split}", parts, pngs)
 
 
+def no_samples(run: RunRecord, evaluation: Evaluation) -> str:
+    """A sentence in the place of the sample frames, and the command that makes them."""
+    command = evaluation.command(run.workdir)
+    why = f"No pictures: {evaluation.split}_samples.npz is missing or empty; to make it run again: {command}"
+    return paragraph(why, "note")
+
+
 def baseline_of(evaluation: Evaluation) -> Mapping:
     """The scores of always answering the mean training pose; empty where the evaluation has none."""
     return _mapping(evaluation.scores.get("baseline"))

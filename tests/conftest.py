@@ -19,8 +19,9 @@ settings.load_profile("fusion")
 def small_config():
     """Config of a two-layer learned network on 12 px pictures; keywords replace fields of any of its records."""
     from fusion_jax.augmentation import AUGMENTATIONS
-    from fusion_jax.config import Config, InputConfig, NetworkConfig, OptimConfig, two_streams
+    from fusion_jax.config import Config, InputConfig, NetworkConfig, OptimConfig
     from fusion_jax.network import Conv, Dense
+    from fusion_jax.presets import two_streams
 
     def make(**fields):
         records = {

@@ -5,9 +5,10 @@ import functools
 import pathlib
 import tempfile
 
-from fusion_jax.config import Config, two_streams, with_overrides
+from fusion_jax.config import Config
 from fusion_jax.network import Conv, Dense
 from fusion_jax.prepare import prepare_synthetic_humans
+from fusion_jax.presets import two_streams, with_overrides
 
 SIZE = 16
 

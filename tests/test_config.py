@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from fusion_jax import config as cfg
+from fusion_jax import presets
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
 from fusion_jax.errors import UserError, check_field, unknown_name
 from fusion_jax.network import fusion_layers
@@ -15,10 +16,10 @@ from fusion_jax.state import input_shapes, make_network
 NAN = float("nan")
 
 
-@pytest.mark.parametrize("name", sorted(cfg.PRESETS))
+@pytest.mark.parametrize("name", sorted(presets.PRESETS))
 def test_presets_describe_networks_that_build(name):
-    config = cfg.preset(name)
-    assert config.preset == name and hash(config) == hash(cfg.preset(name)) and config == cfg.preset(name)
+    config = presets.preset(name)
+    assert config.preset == name and hash(config) == hash(presets.preset(name)) and config == presets.preset(name)
     if config.task == "heatmaps":
         assert config.inputs.heatmap_size * 4 == config.inputs.image_size and config.hourglass == config.network
         return
@@ -30,8 +31,8 @@ def test_presets_describe_networks_that_build(name):
 
 
 def test_paper_preset_trains_as_the_release_does():
-    paper = cfg.preset("paper")
-    assert [len(cfg.preset(name).network.streams[0].layers) for name in ("paper", "paper-wide")] == [7, 8]
+    paper = presets.preset("paper")
+    assert [len(presets.preset(name).network.streams[0].layers) for name in ("paper", "paper-wide")] == [7, 8]
     assert (paper.batch_size, paper.optim.learning_rate, paper.optim.alpha_penalty_weight) == (128, 1e-3, 5000)
     assert paper.optim.fusion_learning_rate == 1e-3  # one optimiser for all of theta, alpha, beta
     assert (paper.optim.schedule, paper.optim.warmup_steps, paper.optim.clip_norm) == ("constant", 0, 0)
@@ -77,13 +78,13 @@ def test_values_out_of_range_are_named(record, field, value):
 )
 def test_network_values_out_of_range(fields, words):
     with pytest.raises(UserError, match=words):
-        dataclasses.replace(cfg.preset("tiny").network, **fields)
+        dataclasses.replace(presets.preset("tiny").network, **fields)
 
 
 @pytest.mark.parametrize("fields", [{"steps": 0}, {"batch_size": 0}, {"seed": -1}])
 def test_run_values_out_of_range(fields):
     with pytest.raises(UserError, match=next(iter(fields))):
-        dataclasses.replace(cfg.preset("tiny"), **fields)
+        dataclasses.replace(presets.preset("tiny"), **fields)
 
 
 @pytest.mark.parametrize("field", ["skeleton", "heatmap_skeleton"])
@@ -94,7 +95,7 @@ def test_unknown_skeleton(field):
 
 def test_unknown_preset_is_answered_with_the_closest():
     with pytest.raises(UserError, match="Did you mean 'paper-wide'"):
-        cfg.preset("paper_wide")
+        presets.preset("paper_wide")
 
 
 # --- overrides ------------------------------------------------------------------------------------------------------
@@ -107,8 +108,8 @@ def test_override_field_names_are_unique():
 
 
 def test_overrides_reach_their_records():
-    got = cfg.with_overrides("tiny", strategy="fixed", beta=2.0, learning_rate=0.5, steps=7, augment="light")
-    base = cfg.preset("tiny")
+    got = presets.with_overrides("tiny", strategy="fixed", beta=2.0, learning_rate=0.5, steps=7, augment="light")
+    base = presets.preset("tiny")
     assert (got.network.strategy, got.network.beta, got.optim.learning_rate, got.steps) == ("fixed", 2.0, 0.5, 7)
     assert got.augment == AUGMENTATIONS["light"]
     undone = dataclasses.replace(got, network=base.network, optim=base.optim, steps=base.steps, augment=base.augment)
@@ -116,22 +117,22 @@ def test_overrides_reach_their_records():
 
 
 def test_none_and_no_overrides_leave_the_preset():
-    assert cfg.with_overrides("paper", beta=None, steps=None, augment=None) == cfg.preset("paper")
-    assert cfg.with_overrides("tiny", beta=0.0).network.beta == 0.0  # zero is a value
+    assert presets.with_overrides("paper", beta=None, steps=None, augment=None) == presets.preset("paper")
+    assert presets.with_overrides("tiny", beta=0.0).network.beta == 0.0  # zero is a value
 
 
 @pytest.mark.parametrize("fields", [{"heatmap_size": 64}, {"skeleton": "lsp14", "heatmap_skeleton": "mpii16"}])
 def test_a_2d_networks_settings_follow_from_others_only_where_they_are_not_given(fields):
-    got = cfg.with_overrides("hourglass-tiny", image_size=128, skeleton="lsp14").inputs
+    got = presets.with_overrides("hourglass-tiny", image_size=128, skeleton="lsp14").inputs
     assert (got.heatmap_size, got.heatmap_skeleton) == (32, "lsp14")
     with pytest.raises(UserError, match="heatmap_size is 64, expected 32|skeleton is 'lsp14', expected 'mpii16'"):
-        cfg.with_overrides("hourglass-tiny", image_size=128, **fields)
+        presets.with_overrides("hourglass-tiny", image_size=128, **fields)
 
 
 @pytest.mark.parametrize("depth, side, allowed", [(4, 64, False), (4, 128, True), (3, 64, True)])
 def test_batch_norm_needs_more_than_one_value(depth, side, allowed):
     """A batch of one whose lowest maps are 1 px has the variance 0, whatever it shows."""
-    base = cfg.with_overrides("hourglass-tiny", image_size=side)
+    base = presets.with_overrides("hourglass-tiny", image_size=side)
     network = dataclasses.replace(base.hourglass, depth=depth)
     assert dataclasses.replace(base, network=network, batch_size=2).batch_size == 2
     if allowed:
@@ -142,25 +143,30 @@ def test_batch_norm_needs_more_than_one_value(depth, side, allowed):
 
 
 def test_live_data_is_not_augmented():
-    assert cfg.with_overrides("tiny", dataset="synthetic_humans/live").augment == AUGMENTATIONS["none"]
-    assert cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="none").augment == AUGMENTATIONS["none"]
+    assert presets.with_overrides("tiny", dataset="synthetic_humans/live").augment == AUGMENTATIONS["none"]
+    assert (
+        presets.with_overrides("tiny", dataset="synthetic_humans/live", augment="none").augment == AUGMENTATIONS["none"]
+    )
     with pytest.raises(UserError, match="'full'.*--augment"):
-        cfg.with_overrides("tiny", dataset="synthetic_humans/live", augment="full")
+        presets.with_overrides("tiny", dataset="synthetic_humans/live", augment="full")
 
 
 def test_the_preset_for_live_people_varies_prepared_ones():
-    assert cfg.with_overrides("lsp") == cfg.preset("lsp") and cfg.preset("lsp").augment == AUGMENTATIONS["none"]
-    assert cfg.with_overrides("lsp", dataset="synthetic_humans").augment == AUGMENTATIONS["light"]
-    assert cfg.with_overrides("lsp", dataset="synthetic_humans", augment="none").augment == AUGMENTATIONS["none"]
+    assert (
+        presets.with_overrides("lsp") == presets.preset("lsp")
+        and presets.preset("lsp").augment == AUGMENTATIONS["none"]
+    )
+    assert presets.with_overrides("lsp", dataset="synthetic_humans").augment == AUGMENTATIONS["light"]
+    assert presets.with_overrides("lsp", dataset="synthetic_humans", augment="none").augment == AUGMENTATIONS["none"]
 
 
 def test_bad_overrides():
     with pytest.raises(UserError, match="unknown augmentation 'ful'. Did you mean 'full'"):
-        cfg.with_overrides("tiny", augment="ful")
+        presets.with_overrides("tiny", augment="ful")
     with pytest.raises(UserError, match="learning_rate"):
-        cfg.with_overrides("tiny", learning_rate=-1.0)
+        presets.with_overrides("tiny", learning_rate=-1.0)
     with pytest.raises(UserError, match="learning_rat"):
-        cfg.with_overrides("tiny", learning_rat=0.1)
+        presets.with_overrides("tiny", learning_rat=0.1)
 
 
 def test_no_augmentation_changes_nothing():

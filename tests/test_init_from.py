@@ -8,12 +8,12 @@ import pytest
 import small
 
 from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
-from fusion_jax.config import two_streams
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
 from fusion_jax.init_from import pose_map, transfer
 from fusion_jax.network import Conv, Dense
 from fusion_jax.optim import HEATMAP_NETWORK
+from fusion_jax.presets import two_streams
 from fusion_jax.skeletons import SKELETONS, convert_joints, skeleton
 from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train

@@ -10,10 +10,10 @@ import pytest
 from jax import lax
 
 from fusion_jax import fusion
-from fusion_jax.config import preset
 from fusion_jax.conv import conv2d
 from fusion_jax.errors import UserError
 from fusion_jax.network import Conv, Dense, FusionNet, Stream, fusion_layers
+from fusion_jax.presets import preset
 from fusion_jax.state import create_state
 
 JOINTS = 4

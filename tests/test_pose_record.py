@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fusion_jax.errors import UserError
-from fusion_jax.pose_record import NpzStream, PersonPose, from_json, write_npz
+from fusion_jax.pose_npz import NpzStream, write_npz
+from fusion_jax.pose_record import PersonPose, from_json
 from fusion_jax.skeletons import SKELETONS
 
 NETWORKS = {"pose_network": "runs/a, step 1, sha256 1a", "heatmap_network": "runs/b, step 2, sha256 2b"}

@@ -1,21 +1,25 @@
 """Files to files: what is written, going on after a stop, and inputs that cannot be read."""
 
 import json
+import os
 
 import numpy as np
 import pytest
 import trained_pair
 from PIL import Image
+from views import waving
 
 from data_pipelines.video import Video
 from fusion_jax import predict as predict_module
+from fusion_jax import predict_stream
 from fusion_jax.cli import main
 from fusion_jax.errors import UserError
+from fusion_jax.given_boxes import read_boxes
 from fusion_jax.pose_record import PersonPose, PersonView, from_json
-from fusion_jax.predict import predict_files, read_boxes
+from fusion_jax.predict import predict_files
 from fusion_jax.predict_stream import Follower, predict_frames
 from fusion_jax.predict_video import PoseVideo
-from fusion_jax.predictor import Predictor
+from fusion_jax.predictor import Person, Predictor
 
 BOX = {"*": [np.array([10.0, 5.0, 20.0, 50.0])]}
 
@@ -71,7 +75,7 @@ def test_what_is_written_of_pictures(predictor, folder, tmp_path):
             (person,) = json.loads((out / f"{name}.json").read_text())["people"]
             person = from_json(person, name)
             np.testing.assert_array_equal(stored["pose_mm"][row], person.pose_mm)
-            assert person.pose_network == predictor.pose_network
+            assert person.pose_network == predictor.pair.pose_network
     page = (out / "index.html").read_text()
     assert "a.png" in page and "c.jpg" in page, "who was found, and what was left out"
 
@@ -151,8 +155,6 @@ def test_smoothing_takes_out_jitter_and_keeps_the_mean(predictor, monkeypatch):
 def test_whom_the_detector_loses_is_looked_for_where_they_were(predictor):
     image = np.zeros((60, 90, 3), np.uint8)
     follower = Follower(25.0, False)
-    from fusion_jax.predictor import Person
-
     seen = Person(image, np.array([10.0, 5.0, 20.0, 50.0]), "detected")
     nobody = Person(image, np.array([-0.5, -0.5, 90.0, 60.0]), "picture")
     assert follower.place([nobody]) == [nobody], "nobody was there before"
@@ -278,19 +280,6 @@ def test_a_cut_video_is_told_also_when_it_is_kept(predictor, tmp_path, monkeypat
         assert outcome.made == made and "v.mp4: 5 frames could be decoded of the 90" in note
 
 
-def test_filters_outlive_a_gap_in_the_same_batch_and_know_its_length(pair, monkeypatch):
-    """Somebody is gone longer than they are remembered, and all of it is one batch."""
-    rng = np.random.default_rng(0)
-    frames = [rng.integers(0, 256, (60, 90, 3), np.uint8) for _ in range(22)]
-    follower = Follower(25.0, True)
-    one = Predictor(*pair, batch_size=24)
-    real = one.find
-    boxes = iter([BOX["*"]] * 3 + [[]] * 18 + [BOX["*"]])
-    monkeypatch.setattr(one, "find", lambda image, _: real(image, next(boxes)))
-    tracks = [[view.pose.track for view in views] for _, views in predict_frames(iter(frames), one, follower)]
-    assert tracks == [[0]] * 3 + [[]] * 18 + [[1]]
-
-
 def test_a_name_that_is_no_text_stays_on_one_line(tmp_path):
     text = predict_module._named(tmp_path / "a\nb\udcff.jpg", UserError("is empty"))
     assert text.encode() and text.endswith("a\\nb\\udcff.jpg: is empty") and len(text.splitlines()) == 1
@@ -342,3 +331,79 @@ def test_boxes_for_all_are_given_once(pair, folder, tmp_path, capsys):
     args = ["predict", folder, "--workdir", pair[0], "--box=10,5,20,50", "--boxes", tmp_path / "b.json"]
     assert main([*map(str, args), "--out", str(tmp_path / "out")]) == 2
     assert "leave one away" in capsys.readouterr().err
+
+
+class Scripted:
+    """Looks as a predictor does; who is found in frame n, of which the first pixel is n, is told beforehand."""
+
+    def __init__(self, batch_size, boxes):
+        self.batch_size, self._boxes = batch_size, boxes
+
+    def find(self, image, boxes=None):
+        nobody = [Person(image, np.array([-0.5, -0.5, 90.0, 60.0]), "picture")]
+        return [Person(image, box, "detected") for box in self._boxes[image[0, 0, 0]]] or nobody
+
+    def look(self, people):
+        return [waving((30.0 + 5 * np.sin(7.0 * p.image[0, 0, 0]), 30.0), 0.01) for p in people]
+
+
+def test_who_goes_for_long_and_comes_back_is_smoothed_alike_in_every_batch():
+    """Somebody goes in the first frame of a batch of 20 and is forgotten before its last, beside somebody who stays."""
+    here, there = np.array([5.0, 5.0, 20.0, 40.0]), np.array([60.0, 5.0, 20.0, 40.0])
+    boxes = [[here, there] if n <= 20 or n > 40 else [here] for n in range(44)]
+    frames = [np.full((60, 90, 3), n, np.uint8) for n in range(44)]
+
+    def run(batch_size):
+        found = predict_frames(iter(frames), Scripted(batch_size, boxes), Follower(25.0, True))
+        return [[(view.pose.track, view.pose.joints2d_px) for view in views] for _, views in found]
+
+    one_by_one = run(1)
+    assert [[track for track, _ in views] for views in one_by_one[40:]] == [[0], [0, 2], [0, 2], [0, 2]]
+    for batch_size in (20, 64):
+        for want, got in zip(one_by_one, run(batch_size), strict=True):
+            assert [track for track, _ in got] == [track for track, _ in want]
+            np.testing.assert_array_equal([joints for _, joints in got], [joints for _, joints in want])
+
+
+def test_a_video_that_was_begun_anew_is_not_taken_for_the_old_one(predictor, tmp_path, monkeypatch):
+    path, out = video(tmp_path / "v.mp4"), tmp_path / "out"
+    first, other = ({"*": [np.array([x, 5.0, 30.0, 40.0])]} for x in (5.0, 15.0))
+    assert quiet([path], predictor, out, boxes=first).made == 1
+
+    def full(*args):
+        raise UserError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_stream.NpzStream, "append", full)
+        assert "disk is full" in quiet([path], predictor, out, boxes=other).failed[0]
+    assert quiet([path], predictor, out, boxes=first)[:2] == (1, 0)
+
+
+def test_a_kept_picture_of_other_networks_is_made_anew(predictor, folder, tmp_path):
+    out = tmp_path / "out"
+    quiet([folder / "a.png"], predictor, out, boxes=BOX)
+    record = json.loads((out / "a.json").read_text())
+    record["people"][0]["pose_network"] = "another"
+    (out / "a.json").write_text(json.dumps(record))
+    assert quiet([folder / "a.png"], predictor, out, boxes=BOX)[:2] == (1, 0)
+
+
+def test_pictures_that_fill_the_memory_do_not_wait_for_a_batch(predictor, folder, tmp_path, monkeypatch):
+    real, sizes = predict_module._pictures, []
+    monkeypatch.setattr(predict_module, "_pictures", lambda todo, *args: sizes.append(len(todo)) or real(todo, *args))
+    monkeypatch.setattr(predict_module, "_MOST_BYTES", 1)
+    assert quiet([folder / "a.png", folder / "b.jpg"], predictor, tmp_path / "o", boxes=BOX).people == 2
+    assert sizes == [1, 1]
+
+
+def test_a_pipe_is_no_file_of_boxes(tmp_path):
+    os.mkfifo(tmp_path / "boxes.json")  # reading it would wait for ever
+    with pytest.raises(UserError, match="is no file of boxes"):
+        read_boxes(tmp_path / "boxes.json")
+
+
+def test_pictures_of_kinds_that_cannot_be_read_are_counted(pair, folder, tmp_path, capsys):
+    (folder / "d.heic").write_bytes(b"x")
+    args = ["predict", folder, "--workdir", pair[0], "--heatmap-workdir", pair[1], "--box=10,5,20,50", "--out"]
+    assert main([*map(str, args), str(tmp_path / "out")]) == 1
+    assert "note: passed over: 1 files of kinds that cannot be read (.heic)" in capsys.readouterr().out

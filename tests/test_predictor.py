@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import trained_pair
 
+from fusion_jax import network_pair
 from fusion_jax import predictor as predictor_module
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import apply_affine, crop_matrix
 from fusion_jax.people import cut, person_crop
 from fusion_jax.place import KnownCamera
+from fusion_jax.pose_record import unplaced_notes
 from fusion_jax.predictor import Predictor
 
 
@@ -50,13 +52,13 @@ def test_a_person_comes_out_the_same_in_every_batch(pair, picture, batch_size):
 
 def test_no_number_of_people_compiles_more_than_two_shapes(pair, picture, monkeypatch):
     shapes = set()
-    real = predictor_module._heatmaps
+    real = network_pair._heatmaps
 
-    def noted(state, batch):
-        shapes.add(batch["image"].shape)
-        return real(state, batch)
+    def noted(network, variables, image, *args, **kwargs):
+        shapes.add(image.shape)
+        return real(network, variables, image, *args, **kwargs)
 
-    monkeypatch.setattr(predictor_module, "_heatmaps", noted)
+    monkeypatch.setattr(network_pair, "_heatmaps", noted)
     predict = Predictor(*pair, batch_size=2)
     for count in (1, 2, 3):
         predict(picture, BOXES[:count])
@@ -66,7 +68,7 @@ def test_no_number_of_people_compiles_more_than_two_shapes(pair, picture, monkey
 def test_joints_come_back_to_the_pictures_pixels(pair, picture, monkeypatch):
     """A network that always says (3, 5) px of its crop: the place in the picture is the crop's map turned back."""
     monkeypatch.setattr(
-        predictor_module,
+        network_pair,
         "_decode",
         lambda maps, size: (np.full((len(maps), 16, 2), [3.0, 5.0]), np.ones((len(maps), 16))),
     )
@@ -102,7 +104,7 @@ def test_a_crop_is_set_anew_around_sure_joints_alone(pair, picture, monkeypatch)
     circle = 15.5 + 8 * np.stack([np.cos(angle), np.sin(angle)], -1)
     sure = {"value": 0.9}
     monkeypatch.setattr(
-        predictor_module,
+        network_pair,
         "_decode",
         lambda maps, size: (np.tile(circle, (len(maps), 1, 1)), np.full((len(maps), 16), sure["value"])),
     )
@@ -117,7 +119,7 @@ def test_a_crop_is_set_anew_around_sure_joints_alone(pair, picture, monkeypatch)
     assert predict(picture, BOXES[:1])[0].crop[2] == person_crop(BOXES[0], (90, 60))[2], "a given box is taken as it is"
 
 
-def test_with_a_camera_people_have_a_place(pair, picture, tmp_path):
+def test_with_a_camera_people_have_a_place(pair, picture, tmp_path, monkeypatch):
     from fusion_jax.geometry import Camera
 
     intrinsics = np.array([[100.0, 0, 44.5], [0, 100, 29.5], [0, 0, 1]])
@@ -126,6 +128,13 @@ def test_with_a_camera_people_have_a_place(pair, picture, tmp_path):
     people = Predictor(*pair, camera=known)(picture, BOXES)
     for person in people:
         assert person.position_mm is None or (person.position_mm[2] > 0 and person.absolute_mm.shape == (17, 3))
+    unsure = np.zeros((8, 16)), np.zeros((8, 16, 2))
+    monkeypatch.setattr(network_pair, "_decode", lambda maps, size: (unsure[1][: len(maps)], unsure[0][: len(maps)]))
+    predict = Predictor(*pair, camera=known)
+    (view,) = predict.look(predict.find(picture, BOXES[:1]))
+    assert view.pose.position_mm is None
+    (note,) = unplaced_notes([view])
+    assert note.startswith("person 1: position unknown: 0 joints are sure enough") and note.endswith("4 needed")
     with pytest.raises(UserError, match=r"60 x 90 px, but .*camera.json is the camera of pictures of 90 x 60"):
         Predictor(*pair, camera=known)(np.ascontiguousarray(picture.swapaxes(0, 1)), BOXES[:1])
 
@@ -154,8 +163,8 @@ def test_boxes_that_are_none(pair, picture, boxes):
 
 @pytest.mark.parametrize(("step", "network"), [("_heatmaps", "hourglass"), ("_pose", "pose")])
 def test_numbers_that_are_not_finite_are_refused(pair, picture, monkeypatch, step, network):
-    real = getattr(predictor_module, step)
-    monkeypatch.setattr(predictor_module, step, lambda *args: real(*args) * np.nan)
+    real = getattr(network_pair, step)
+    monkeypatch.setattr(network_pair, step, lambda *args, **kwargs: real(*args, **kwargs) * np.nan)
     with pytest.raises(UserError, match=f"{network}, .* not finite; its weights are damaged"):
         Predictor(*pair)(picture, BOXES[:1])
 

@@ -7,9 +7,10 @@ from typing import Literal
 import pytest
 
 from fusion_jax import records
-from fusion_jax.config import PRESETS, Config, with_overrides
+from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.network import Conv, Dense, Stream
+from fusion_jax.presets import PRESETS, with_overrides
 from fusion_jax.records import from_json, to_json
 
 

@@ -14,12 +14,13 @@ from trained_pair import QUIET
 from fusion_jax import init_hourglass
 from fusion_jax.card import card, check_card, check_heatmaps_fit
 from fusion_jax.checkpoint import load_run, load_seen, restore_run, weights_digest
-from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig, preset
+from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.heatmap_net import heatmap_source, open_heatmap_net
 from fusion_jax.init_hourglass import transfer_hourglass
 from fusion_jax.optim import HEATMAP_NETWORK
+from fusion_jax.presets import preset
 from fusion_jax.records import from_json, to_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.state import create_state

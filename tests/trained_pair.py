@@ -4,8 +4,9 @@ import dataclasses
 
 import small
 
-from fusion_jax.config import HourglassConfig, InputConfig, preset
+from fusion_jax.config import HourglassConfig, InputConfig
 from fusion_jax.heatmap_net import heatmap_source
+from fusion_jax.presets import preset
 from fusion_jax.train import LoopOptions, train
 
 HEATMAP_INPUT = 32

@@ -250,9 +250,7 @@ class TestEvaluate:
 def test_sigterm_saves_the_current_step_and_the_next_call_goes_on(tmp_path):
     script = (
         "import sys, pathlib; sys.path[:0] = sys.argv[1:3]\n"
-        "import small; from fusion_jax import cli; import fusion_jax.config as c\n"
-        "c.PRESETS['tiny'] = lambda base=c.tiny: base()\n"
-        "import fusion_jax.train as t; import dataclasses\n"
+        "import small; import fusion_jax.train as t\n"
         "small.data_dir = lambda: pathlib.Path(sys.argv[3])\n"
         "config = small.config(steps=100000)\n"
         "t.train(config, small.data_dir(), pathlib.Path(sys.argv[4]), t.LoopOptions(log_every=1, eval_every=0))\n"

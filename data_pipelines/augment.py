@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from fusion_jax.augmentation import AugmentConfig
+from fusion_jax.body_parts import FLIP
 from fusion_jax.geometry import crop_matrix
 
 
@@ -82,3 +83,16 @@ def change_image(image: np.ndarray, change: Change, size: int) -> np.ndarray:
     levels = np.arange(256)[:, None] * np.asarray(change.gain) + 255 * change.brightness
     table = np.clip(levels + 0.5, 0, 255).astype(np.uint8)  # (256, 3): one look-up instead of float pictures
     return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
+
+
+def change_parts(parts: np.ndarray, change: Change, size: int) -> np.ndarray:
+    """A label map (S, S) uint8 of body parts changed as its picture, (size, size) uint8.
+
+    Each pixel takes the label of the nearest one; in a mirrored picture left parts become right ones.
+    """
+    matrix = pixel_map(change, parts.shape[0], size)
+    if parts.shape[0] != size or not np.array_equal(matrix, np.eye(3)):
+        parts = cv2.warpAffine(
+            parts, matrix[:2], (size, size), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE
+        )
+    return np.array(FLIP, np.uint8)[parts] if change.flip else parts

@@ -14,7 +14,7 @@ from absl import flags
 
 from data_pipelines.augment import Change, draw_change
 from data_pipelines.prepared import Examples, LiveExamples, PoseDataset
-from data_pipelines.samples import camera_pose_mm, example_name, make_sample
+from data_pipelines.samples import Sample, camera_pose_mm, example_name, make_sample
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
@@ -74,10 +74,7 @@ def train_iterator(
         batches = indices.batch(local).random_map(draw, seed=seed + process_index)
         batches = batches.map(functools.partial(_converted, source=first.skeleton, target=target))
     else:
-        make = [
-            functools.partial(_augmented, source=d.skeleton, target=target, stored=d.image_size, size=image_size)
-            for d, _ in weighted
-        ]
+        make = [_maker(d, target, image_size) for d, _ in weighted]
         data = _shuffled(weighted, split, seed)
         # Shuffled and augmented before the processes take their shares: a batch holds the same samples however
         # many processes there are.
@@ -124,7 +121,7 @@ def eval_batches(
     mine = np.full(per_process, -1)
     share = wanted[process_index::process_count]
     mine[: len(share)] = share
-    make = functools.partial(_augmented, source=dataset.skeleton, target=target, stored=dataset.image_size)
+    make = _maker(dataset, target, image_size)
 
     def load(index: int) -> dict[str, Any]:
         example = source[max(int(index), 0)]
@@ -132,7 +129,7 @@ def eval_batches(
             fields = {name: example[name] for name in _LIVE_FIELDS}
             sample = _converted(fields, source=dataset.skeleton, target=target)
         else:
-            sample = make(example, Change(), size=image_size)
+            sample = make(example, Change())
         told = {} if labels is None else {"labels": labels(example)}
         return {**sample, **told, "index": np.int32(index), "mask": np.bool_(index >= 0)}
 
@@ -223,8 +220,13 @@ class _Tagged:
         return self._number, self._examples[index]
 
 
-def _augmented(example, change, *, source, target, stored, size):
-    return make_sample(example, source, target, stored, size, change)
+def _maker(dataset: PoseDataset, target: Skeleton, size: int) -> Callable[[dict[str, Any], Change], Sample]:
+    fixed = {"source": dataset.skeleton, "target": target, "stored_size": dataset.image_size, "size": size}
+    return functools.partial(_augmented, **fixed, extras=dataset.extras)
+
+
+def _augmented(example, change, **fixed):
+    return make_sample(example, change=change, **fixed)
 
 
 def _drawn(tagged, rng: np.random.Generator, *, make, config):

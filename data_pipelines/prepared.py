@@ -42,7 +42,7 @@ class PoseDataset:
       name: '<dataset>/<config>', which stays clear when other configs are prepared beside it.
       skeleton: layout of its joints.
       image_size: side of its pictures, px.
-      splits: examples of each split by index, as dicts of schema.pose_features (pictures as JPEG bytes).
+      splits: examples of each split by index, as dicts of schema.pose_features (pictures as encoded bytes).
       subjects: who is in each split; nobody where a dataset does not tell.
       family: datasets of one family may hold the same people under the same names; of two families never.
       provenance: which frames of which recordings each split is made of.
@@ -50,6 +50,9 @@ class PoseDataset:
       description: what a table's protocol says of it (frames, cameras, motion source, ...).
       fingerprint: changes when the data does.
       render: for live data (whose splits are LiveExamples), the device function from a batch's `scene` to `image`.
+      render_with_parts: for live data, the same to `image` and `parts`.
+      offers: what its batches can hold beside picture and joints: `parts`, a label map of body parts.
+      extras: what of that they do hold, see `with_extras`.
     """
 
     name: str
@@ -63,6 +66,9 @@ class PoseDataset:
     provenance: Mapping[str, Provenance] = dataclasses.field(default_factory=dict)
     people_shared: bool = False
     render: Callable | None = None
+    render_with_parts: Callable | None = None
+    offers: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
 
     def split(self, name: str) -> Examples:
         """The examples of a split, or of several joined by '+'.
@@ -77,6 +83,17 @@ class PoseDataset:
             if part not in self.splits:
                 raise UserError(f"dataset {self.name} has no split {part!r}; it has {', '.join(self.splits)}")
         return self.splits[name] if len(parts) == 1 else _Joined([self.splits[part] for part in parts])
+
+    def with_extras(self, extras: tuple[str, ...]) -> PoseDataset:
+        """The same dataset, whose batches also hold `extras`. Raises UserError for what it does not have."""
+        for name in extras:
+            if name not in self.offers:
+                raise UserError(
+                    f"{self.name} has no {name!r}, which a stream of the network reads; synthetic_humans as "
+                    "fusion-jax prepare writes it since version 1.3.0 has them, and synthetic_humans/live; take one of "
+                    "those, or a network without that stream"
+                )
+        return dataclasses.replace(self, extras=extras)
 
 
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
@@ -108,9 +125,10 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
 
     folder = find_prepared(name, pathlib.Path(data_dir))
     metadata = _read_metadata(folder)
-    skip = {"image": tfds.decode.SkipDecoding()}
     try:
         builder = tfds.builder_from_directory(folder)
+        offers = tuple(name for name in ("parts",) if name in builder.info.features)
+        skip = {name: tfds.decode.SkipDecoding() for name in ("image", *offers)}
         splits = {
             split: _Shards(folder, builder.as_data_source(split=split, decoders=skip)) for split in builder.info.splits
         }
@@ -133,6 +151,7 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
             for split, found in metadata.get("provenance", {}).items()
         },
         people_shared=metadata.get("people_shared") is True,
+        offers=offers,
     )
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from data_pipelines.augment import Change, change_image, frame_map, pixel_map
+from data_pipelines.augment import Change, change_image, change_parts, frame_map, pixel_map
+from fusion_jax.body_parts import PARTS
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, root_relative, world_to_camera
 from fusion_jax.skeletons import Skeleton, convert_joints, convert_valid, skeleton
@@ -22,12 +23,36 @@ def decode_image(data: bytes, size: int, name: str) -> np.ndarray:
     Raises:
       UserError: naming the example, where the bytes do not decode or the picture has another size.
     """
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    image = _decoded(data, cv2.IMREAD_COLOR)
     if image is None:
         raise UserError(f"{name}: its image does not decode ({len(data)} bytes); prepare the dataset again")
     if image.shape != (size, size, 3):
         raise UserError(f"{name}: its image is {image.shape}, expected ({size}, {size}, 3)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
+    """The label map (size, size) uint8 of body parts of PNG bytes.
+
+    Raises:
+      UserError: naming the example, where the bytes do not decode or are no such map.
+    """
+    parts = _decoded(data, cv2.IMREAD_UNCHANGED)
+    if parts is None:
+        raise UserError(f"{name}: its body parts do not decode ({len(data)} bytes); prepare the dataset again")
+    if parts.shape != (size, size) or parts.dtype != np.uint8 or parts.max() > len(PARTS):
+        raise UserError(
+            f"{name}: its body parts are {parts.shape} {parts.dtype} up to {parts.max()}, expected ({size}, {size}) "
+            f"uint8 up to {len(PARTS)}; prepare the dataset again"
+        )
+    return parts
+
+
+def _decoded(data: bytes, flags: int) -> np.ndarray | None:
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:  # a header that claims more pixels than OpenCV admits
+        return None
 
 
 def example_name(example: Mapping[str, Any]) -> str:
@@ -90,6 +115,7 @@ def make_sample(
     stored_size: int,
     size: int,
     change: Change,
+    extras: tuple[str, ...] = (),
 ) -> Sample:
     """The arrays of steps.py's batch for one example (without B), after `change`.
 
@@ -98,6 +124,7 @@ def make_sample(
       source, target: the dataset's and the network's layout; joints are matched by name.
       stored_size, size: side of the stored picture and of the network's input, px.
       change: the augmentation; Change() for none.
+      extras: what else the sample is to hold: `parts`, the label map of body parts.
     """
     name = example_name(example)
     pose, valid = camera_pose_mm(example, source, name)
@@ -116,6 +143,9 @@ def make_sample(
         joints2d, pose, valid, valid2d = joints2d[order], pose[order], valid[order], valid2d[order]
     image = decode_image(example["image"], stored_size, name)
     stored = {"heatmap": change_heatmap(example["heatmap"], change, name)} if "heatmap" in example else {}
+    if "parts" in extras:
+        parts = decode_parts(example.get("parts", b""), stored_size, name)
+        stored["parts"] = change_parts(parts, change, size)
     return {
         **stored,
         "image": change_image(image, change, size),

@@ -14,7 +14,12 @@ CAMERA_MODELS: tuple[str, ...] = get_args(CameraModel)
 
 
 def pose_features(
-    num_joints: int, image_size: int, *, encoding: str = "jpeg", heatmaps: tuple[int, int, int] | None = None
+    num_joints: int,
+    image_size: int,
+    *,
+    encoding: str = "jpeg",
+    heatmaps: tuple[int, int, int] | None = None,
+    parts: bool = False,
 ) -> Any:
     """TFDS features of one frame: a square person crop and all that is known about it.
 
@@ -29,6 +34,7 @@ def pose_features(
       head_size_px     the head's length in px of the crop, MPII's unit of error; 0 where unknown
       heatmap          only with `heatmaps`: that many (h, w, C) float32 confidence maps of a 2D network, in the
                        order of `mpii16`
+      parts            only with `parts`: PNG, (S, S, 1) uint8, the crop's label map, see fusion_jax.body_parts
 
     Pictures are handed over as encoded bytes; that is what keeps TensorFlow out.
     """
@@ -60,5 +66,10 @@ def pose_features(
             "frame": tfds.features.Scalar(np.int64),
             "head_size_px": tensor((), np.float32),
             **({} if heatmaps is None else {"heatmap": tensor(heatmaps, np.float32)}),
+            **(
+                {"parts": tfds.features.Image(shape=(image_size, image_size, 1), encoding_format="png")}
+                if parts
+                else {}
+            ),
         }
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fusion_jax.evaluate import evaluate_run
     from fusion_jax.fusion import (
         STRATEGIES,
+        LiveLayers,
         alpha_penalty,
         fixed_weights,
         free_weights,
@@ -30,13 +31,14 @@ if TYPE_CHECKING:
     from fusion_jax.hourglass import Hourglass
     from fusion_jax.losses import fusion_loss, pose_loss
     from fusion_jax.metrics import aligned_distances_mm, auc, mpjpe_mm, pck
+    from fusion_jax.mixing import Mixing, declare_mixing, fuse
     from fusion_jax.network import Conv, Dense, FusionNet, Stream
     from fusion_jax.picture_input import read_photo
     from fusion_jax.place import read_camera
     from fusion_jax.pose_record import PersonPose
     from fusion_jax.predict_stream import predict_frames
     from fusion_jax.predictor import Predictor
-    from fusion_jax.presets import preset
+    from fusion_jax.presets import preset, with_overrides
     from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step
     from fusion_jax.skeletons import SKELETONS, Skeleton, convert_joints, skeleton
     from fusion_jax.state import TrainState, create_state
@@ -51,6 +53,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "fusion": (
         *(
             "STRATEGIES",
+            "LiveLayers",
             "alpha_penalty",
             "fixed_weights",
             "free_weights",
@@ -64,13 +67,14 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "hourglass": ("Hourglass",),
     "losses": ("fusion_loss", "pose_loss"),
     "metrics": ("aligned_distances_mm", "auc", "mpjpe_mm", "pck"),
+    "mixing": ("Mixing", "declare_mixing", "fuse"),
     "network": ("Conv", "Dense", "FusionNet", "Stream"),
     "picture_input": ("read_photo",),
     "place": ("read_camera",),
     "pose_record": ("PersonPose",),
     "predict_stream": ("predict_frames",),
     "predictor": ("Predictor",),
-    "presets": ("preset",),
+    "presets": ("preset", "with_overrides"),
     "sharding": ("data_mesh", "jit_eval_step", "jit_train_step"),
     "skeletons": ("SKELETONS", "Skeleton", "convert_joints", "skeleton"),
     "state": ("TrainState", "create_state"),

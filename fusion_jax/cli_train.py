@@ -67,6 +67,9 @@ class Train:
     """Of a 2D network: width. None: the preset's."""
     image_size: int | None = None
     """Side of the network's input, px. None: the preset's."""
+    streams: str | None = None
+    """What a fusion network reads, with commas: image, heatmap, parts (a map for each body part), silhouette (one of
+    them all); parts and silhouette come with synthetic_humans alone. None: the preset's, image,heatmap."""
     strategy: StrategyName | None = None
     """Where to fuse: learned finds out; fixed does it at --beta; free has one weight per layer; image and heatmap
     use that stream alone. None: learned."""
@@ -76,6 +79,11 @@ class Train:
     """Sharpness at the start; none: the preset's."""
     alpha_penalty_weight: float | None = None
     """lambda of the penalty lambda / alpha^2, mm^2; none: the preset's."""
+    alpha_final: float | None = None
+    """Lead alpha to this sharpness in the last part of the training, so that a short run ends sharp and can be pruned;
+    none: alpha is trained to the end."""
+    anneal_from: float | None = None
+    """Share of the steps after which alpha is led there; none: 0.5."""
     learning_rate: float | None = None
     """Of the weights; none: the preset's."""
     fusion_learning_rate: float | None = None
@@ -94,6 +102,8 @@ class Train:
     """Of activations; parameters, loss and metrics stay float32."""
     seed: int = 0
     """Draws weights, order, augmentation, dropout; with synthetic_humans/live the people too, test people included."""
+    data_seed: int | None = None
+    """Draws order, augmentation and live people in place of --seed, so that runs of other seeds see the same data."""
     log_every: int = 25
     """Steps between two rows of numbers."""
     eval_every: int = 500
@@ -110,7 +120,7 @@ class Train:
         from fusion_jax.presets import with_overrides
         from fusion_jax.train import LoopOptions, train
 
-        self._check_heatmap_options()
+        self._check_options()
         name = self.preset or ("hourglass-tiny" if self.task == "heatmaps" else "tiny")
         config = with_overrides(
             name,
@@ -118,6 +128,7 @@ class Train:
             train_split=self.train_split,
             skeleton=self.skeleton,
             init_from=None if self.init_from is None else str(self.init_from),
+            streams=self.streams,
             strategy=self.strategy,
             beta=self.beta,
             steps=self.steps,
@@ -125,7 +136,10 @@ class Train:
             seed=self.seed,
             augment=self.augment,
             compute_dtype=self.compute_dtype,
+            data_seed=self.data_seed,
             alpha_init=self.alpha_init,
+            alpha_final=self.alpha_final,
+            anneal_from=self.anneal_from,
             alpha_penalty_weight=self.alpha_penalty_weight,
             learning_rate=self.learning_rate,
             fusion_learning_rate=self.fusion_learning_rate,
@@ -151,12 +165,13 @@ class Train:
         state = train(config, self.data_dir, self.workdir, options)
         print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
 
-    def _check_heatmap_options(self) -> None:
+    def _check_options(self) -> None:
         """Raises UserError, naming it, for an option that would do nothing beside the others."""
         predicted = self.heatmaps == "predicted"
         finetuned = predicted and self.heatmap_mode == "finetune"
         made = "heatmaps of joints; predicted ones are as their 2D network makes them"
         for option, value, used, use in (
+            ("--anneal-from", self.anneal_from, self.alpha_final is not None, "--alpha-final"),
             ("--heatmap-workdir", self.heatmap_workdir, predicted, "--heatmaps predicted"),
             ("--heatmap-mode", self.heatmap_mode, predicted, "--heatmaps predicted"),
             ("--heatmap-learning-rate", self.heatmap_learning_rate, finetuned, "--heatmap-mode finetune"),

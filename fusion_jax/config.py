@@ -8,10 +8,10 @@ from typing import Literal
 
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.errors import UserError, check_field
-from fusion_jax.fusion import check_strategy
+from fusion_jax.fusion import LiveLayers, check_strategy, fixed_weights
 from fusion_jax.heatmap_noise import HeatmapNoise
 from fusion_jax.hourglass import STRIDE, check_size
-from fusion_jax.network import Stream, active_streams, fusion_layers, hard_weights
+from fusion_jax.network import Stream, active_streams, fusion_layers
 from fusion_jax.skeletons import skeleton
 
 
@@ -51,17 +51,23 @@ class NetworkConfig:
     """Of activations; parameters, loss and metrics are always float32."""
     standardise_targets: bool = True
     """Scale the output by the training poses' mean and deviation, kept in the checkpoint."""
+    live: LiveLayers | None = None
+    """Of a pruned network: the layers that are left (none: all that the strategy needs)."""
 
     def __post_init__(self):
         check_strategy(self.strategy)
         depth = len(fusion_layers(active_streams(self.streams, self.strategy)))
         if self.strategy == "fixed":
-            hard_weights(self.strategy, self.beta, depth)
+            fixed_weights(self.beta, depth)
         elif self.strategy == "learned":
             inside = self.beta is None or 0 <= self.beta <= depth
             check_field(inside, "network.beta", self.beta, f"none or in [0, {depth}]")
         else:
             check_field(self.beta is None, "network.beta", self.beta, f"none: strategy {self.strategy!r} has no beta")
+        if self.live is not None:
+            self.live.check(depth)
+            trained = self.strategy in ("learned", "free")
+            check_field(trained, "network.live", self.live, f"none: {self.strategy!r} builds live layers alone anyway")
         types = ("float32", "bfloat16")  # float16 overflows a sum of squared mm
         check_field(self.compute_dtype in types, "network.compute_dtype", self.compute_dtype, " or ".join(types))
         check_field(0 < self.alpha_init < math.inf, "network.alpha_init", self.alpha_init, "> 0 and finite")
@@ -139,6 +145,11 @@ class OptimConfig:
     """Largest gradient norm, each group on its own, in units of the loss (mm^2); 0 for no clipping."""
     alpha_penalty_weight: float = 5000.0
     """lambda of eq. 4, mm^2."""
+    alpha_final: float | None = None
+    """Sharpness that alpha is led to over the last part of the training, so that a short run ends sharp; none: it is
+    trained to the end."""
+    anneal_from: float = 0.5
+    """Share of the steps after which alpha is led to alpha_final, geometrically."""
 
     def __post_init__(self):
         kinds = ("constant", "cosine")
@@ -147,6 +158,9 @@ class OptimConfig:
             check_field(0 < getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), "> 0 and finite")
         for name in ("warmup_steps", "clip_norm", "alpha_penalty_weight"):
             check_field(0 <= getattr(self, name) < math.inf, f"optim.{name}", getattr(self, name), ">= 0 and finite")
+        sharp = self.alpha_final is None or 0 < self.alpha_final < math.inf
+        check_field(sharp, "optim.alpha_final", self.alpha_final, "none, or > 0 and finite")
+        check_field(0 <= self.anneal_from < 1, "optim.anneal_from", self.anneal_from, "in [0, 1)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +188,9 @@ class Config:
     batch_size: int = 32
     """Over all hosts."""
     seed: int = 0
+    """Draws the first weights and dropout, and the data too where data_seed is none."""
+    data_seed: int | None = None
+    """Draws order and augmentation of the data, and live people; runs that differ in `seed` alone then see the same."""
 
     def __post_init__(self):
         splits = ("train", "train+validation")
@@ -181,6 +198,11 @@ class Config:
         check_field(self.steps >= 1, "steps", self.steps, ">= 1")
         check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
         check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
+        if self.optim.alpha_final is not None:
+            learned = isinstance(self.network, NetworkConfig) and self.network.strategy == "learned"
+            check_field(learned, "optim.alpha_final", self.optim.alpha_final, "none: only 'learned' has an alpha")
+        data_seed_ok = self.data_seed is None or 0 <= self.data_seed < 2**32
+        check_field(data_seed_ok, "data_seed", self.data_seed, "none or 0 to 2^32 - 1")
         if isinstance(self.network, HourglassConfig):
             _check_hourglass(self.network, self.inputs, self.heatmaps)
             varied = self.batch_size > 1 or self.inputs.image_size // STRIDE > 2**self.network.depth
@@ -190,6 +212,11 @@ class Config:
             ours, theirs = self.inputs.heatmap_skeleton, self.heatmaps.net.inputs.heatmap_skeleton
             expected = f"{theirs!r}, which the 2D network of {self.heatmaps.net.workdir} predicts"
             check_field(ours == theirs, "inputs.heatmap_skeleton", ours, expected)
+
+    @property
+    def drawn_by(self) -> int:
+        """The seed of the data's order, augmentation and live people."""
+        return self.seed if self.data_seed is None else self.data_seed
 
     @property
     def task(self) -> Literal["pose", "heatmaps"]:

@@ -13,7 +13,8 @@ side along channels, and go on as M_l = (1 - w_l) * concat(data) + w_l * Z_l. Wh
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, get_args
+import dataclasses
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -43,12 +44,14 @@ def fusion_weights(alpha: Float[Array, ""], beta: Float[Array, ""], num_layers: 
     return jax.nn.sigmoid(alpha * (layers - beta))
 
 
-def fixed_weights(beta: float, num_layers: int) -> np.ndarray:
+def fixed_weights(beta: float | None, num_layers: int) -> np.ndarray:
     """The (L,) float32 switch [l > beta] that `fusion_weights` tends to as alpha grows; 0 at l == beta.
 
     Raises:
-      UserError: beta outside [0, L].
+      UserError: no beta, or one outside [0, L].
     """
+    if beta is None:
+        raise UserError(f"strategy 'fixed' needs a beta in [0, {num_layers}] (--beta)")
     if not 0 <= beta <= num_layers:
         raise UserError(
             f"beta {beta} is outside [0, {num_layers}]: 0 fuses before layer 1 (early), {num_layers} after the "
@@ -96,11 +99,23 @@ def alpha_penalty(alpha: Float[Array, ""], alpha_min: float = 0.01) -> Float[Arr
     return jnp.where(alpha > alpha_min, 1 / above**2, tangent)
 
 
-class LiveLayers(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LiveLayers:
     """Which layers influence the output: data layers 1 .. last_data and fusion layers first_fusion .. L + 1."""
 
     last_data: int
+    """0: the data streams' own layers are not read at all."""
     first_fusion: int
+    """1: the fusion stream reads the inputs."""
+
+    def check(self, num_layers: int) -> None:
+        """Raises UserError unless a network of L data layers can be cut down to these."""
+        reads = 1 <= self.first_fusion <= self.last_data + 1
+        if not (0 <= self.last_data <= num_layers and reads):
+            raise UserError(
+                f"layers last_data {self.last_data}, first_fusion {self.first_fusion}: expected 0 <= last_data <= "
+                f"{num_layers} and 1 <= first_fusion <= last_data + 1, or nothing is read between them"
+            )
 
 
 def live_layers(weights: np.ndarray, eps: float = 0.0) -> LiveLayers:

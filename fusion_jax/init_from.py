@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fusion_jax import sharding
+from fusion_jax.batch import stream_channels
 from fusion_jax.checkpoint import load_run, load_seen, restore_run
 from fusion_jax.config import Config, InputConfig
 from fusion_jax.errors import UserError
@@ -55,6 +57,28 @@ def init_from(
     return state.replace(params=params, constants=constants), load_seen(workdir)
 
 
+def adopt_live(config: Config, workdir: pathlib.Path) -> Config:
+    """The config of a run in `workdir` that starts from a pruned one, cut down to the same layers.
+
+    A run that has begun keeps the layers it began with, whatever became of the other. The config stays as it is where
+    the run of init_from was not pruned, or the new one has another number of layers or a strategy that
+    builds live layers alone.
+
+    Raises:
+      UserError: there is no run in the folder of init_from.
+    """
+    if config.init_from is None or config.task != "pose":
+        return config
+    begun = (workdir / "config.json").exists()
+    old, _ = load_run(workdir if begun else pathlib.Path(config.init_from))
+    network = config.fusion
+    if old.task != "pose" or old.fusion.live is None or network.strategy not in ("learned", "free"):
+        return config
+    if network.live is not None or _depth(old) != _depth(config):
+        return config
+    return dataclasses.replace(config, network=dataclasses.replace(network, live=old.fusion.live))
+
+
 def transfer(
     old: Mapping, old_constants: Mapping, old_config: Config, new: Mapping, new_constants: Mapping, config: Config
 ) -> tuple[Any, list[str]]:
@@ -79,11 +103,15 @@ def transfer(
     depth, old_depth = (_depth(c) for c in (config, old_config))
     output, old_output = f"fusion_{depth + 1}", f"fusion_{old_depth + 1}"
     own = {"alpha", "beta"} if config.fusion.beta is not None or depth != old_depth else set()
-    channels = _input_channels(old_config.inputs, config.inputs)
+    names, old_names = (_stream_names(c) for c in (config, old_config))
+    channels = _input_channels(old_config.inputs, config.inputs, names)
+    # The fusion stream's channels are the streams', one after another: of other streams they mean something else.
+    fused_differently = names != old_names
     for path, value in target.items():
         if path[0] == output:
             continue
-        found = None if path[0] in {old_output, *own} else source.get(path)
+        left_out = path[0] in {old_output, *own} or (fused_differently and path[0].startswith("fusion_"))
+        found = None if left_out else source.get(path)
         if found is not None and path[-1] == "kernel" and path[0] in channels and found.ndim == value.ndim == 4:
             found = _with_channels(found, value, channels[path[0]])
         if found is not None and found.shape == value.shape:
@@ -158,14 +186,27 @@ def _output_layer(
     return ", ".join(j for j in layout.joints if j not in unknown), ", ".join(unknown)
 
 
-def _input_channels(old: InputConfig, new: InputConfig) -> dict[str, list[int | None]]:
-    """For the first layers that read heatmaps: which old input channel each new one is; empty where all agree."""
+def _input_channels(old: InputConfig, new: InputConfig, names: list[str]) -> dict[str, list[int | None]]:
+    """For the first layers that read heatmaps: which old input channel each new one is; empty where all agree.
+
+    Args:
+      old, new: what the two networks read.
+      names: of the streams, in the order in which the fusion stream reads them.
+    """
     if old.heatmap_skeleton == new.heatmap_skeleton:
         return {}
     known = {name: index for index, name in enumerate(skeleton(old.heatmap_skeleton).joints)}
     heatmaps = [known.get(name) for name in skeleton(new.heatmap_skeleton).joints]
-    image: list[int | None] = [0, 1, 2]
-    return {"heatmap_1": heatmaps, "fusion_1": image + [None if h is None else 3 + h for h in heatmaps]}
+    counts, fused, before = stream_channels(old), list[int | None](), 0
+    for name in names:
+        own: list[int | None] = heatmaps if name == "heatmap" else list(range(counts.get(name, 0)))
+        fused += [None if channel is None else before + channel for channel in own]
+        before += counts.get(name, 0)
+    return {"heatmap_1": heatmaps, "fusion_1": fused}
+
+
+def _stream_names(config: Config) -> list[str]:
+    return [stream.name for stream in active_streams(config.fusion.streams, config.fusion.strategy)]
 
 
 def _with_channels(old: np.ndarray, new: np.ndarray, channels: list[int | None]) -> np.ndarray:

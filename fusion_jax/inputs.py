@@ -1,4 +1,4 @@
-"""A batch to the networks' inputs, on the device: pictures in [0, 1], and heatmaps from wherever a run takes them."""
+"""A batch to the networks' inputs, on the device: pictures, body parts, and heatmaps from wherever a run takes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fusion_jax.batch import Batch
+from fusion_jax.body_parts import PARTS
 from fusion_jax.config import InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.heatmap_noise import noisy_heatmaps
@@ -19,11 +20,14 @@ from fusion_jax.state import TrainState, heatmap_network_variables
 
 
 def network_inputs(batch: Batch, config: InputConfig) -> dict[str, jax.Array]:
-    """The network's `image` in [0, 1] and `heatmap`, both (B, image_size, image_size, .), made on the device.
+    """The network's inputs, each (B, image_size, image_size, C) float, made on the device.
 
-    What the batch lacks is left out; any further stream's input is passed on under its own name.
+    `image` in [0, 1]; `heatmap`; of a batch's `parts` the stream `parts`, a map for each body part, 1 on it and 0
+    elsewhere, and `silhouette`, one map of them all. Each is brought to the network's size as the picture is, so that
+    they stay aligned with it. What the batch lacks is left out; any further stream's input is passed on under its own
+    name.
     """
-    known = {"image", "joints2d", "valid2d", "heatmap", "pose_mm", "valid"}
+    known = {"image", "joints2d", "valid2d", "heatmap", "pose_mm", "valid", "parts"}
     inputs = {name: value for name, value in batch.items() if name not in known}
     size = (config.image_size, config.image_size)
     if "image" in batch:
@@ -31,6 +35,10 @@ def network_inputs(batch: Batch, config: InputConfig) -> dict[str, jax.Array]:
     if "heatmap" in batch or "joints2d" in batch:
         heatmap = batch["heatmap"] if "heatmap" in batch else joint_heatmaps(batch, config)
         inputs["heatmap"] = resize(heatmap, size)
+    if "parts" in batch:
+        labels = batch["parts"][..., None]
+        inputs["parts"] = resize((labels == jnp.arange(1, len(PARTS) + 1)).astype(jnp.float32), size)
+        inputs["silhouette"] = resize((labels > 0).astype(jnp.float32), size)
     return inputs
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from fusion_jax import fusion
 from fusion_jax.conv import conv2d
 from fusion_jax.errors import UserError, check_field
+from fusion_jax.mixing import Mixing, declare_mixing, fuse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +149,7 @@ class FusionNet(nn.Module):
       strategy: one of fusion.STRATEGIES; `image` and `heatmap` use that stream alone.
       beta: for `fixed` the fusion layer, for `learned` its start (None: the middle of 1 .. L).
       alpha_init: start of the sharpness.
+      live: of a pruned network, the layers that are left.
       dtype: of the computation; parameters, mix weights and the output stay float32.
     """
 
@@ -158,6 +158,7 @@ class FusionNet(nn.Module):
     strategy: str = "learned"
     beta: float | None = None
     alpha_init: float = 0.1
+    live: fusion.LiveLayers | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -165,44 +166,25 @@ class FusionNet(nn.Module):
         """Pose in mm. Each input is (B, H, W, C) with the same H and W, or (B, D) for streams of Dense layers."""
         streams = active_streams(self.streams, self.strategy)
         layers = fusion_layers(streams)
-        weights, live = self._weights(len(layers))
-        data = [x.astype(self.dtype) for x in _read_inputs(inputs, streams)]
-        fused: jax.Array | None = None  # Z_l
-        mixed: jax.Array = _concat(data)  # M_0
-        for l in range(1, len(layers) + 1):
-            if l <= live.last_data:
-                data = [
-                    Block(stream.layers[l - 1], self.dtype, name=f"{stream.name}_{l}")(x, train=train)
-                    for stream, x in zip(streams, data, strict=True)
-                ]
-            if l >= live.first_fusion:
-                fused = Block(layers[l - 1], self.dtype, name=f"fusion_{l}")(mixed, train=train)
-            if l >= live.first_fusion - 1:  # before that nothing reads M_l
-                mixed = self._mixed(l, weights, live, data, fused)
-                self.sow("intermediates", f"mixed_{l}", mixed)
-        return self._output(mixed, f"fusion_{len(layers) + 1}")
 
-    def _weights(self, num_layers: int) -> tuple[jax.Array | np.ndarray, fusion.LiveLayers]:
+        def block(layer: Layer, name: str):
+            return functools.partial(Block(layer, self.dtype, name=name), train=train)
+
+        output = functools.partial(self._output, name=f"fusion_{len(layers) + 1}")
+        return fuse(
+            [x.astype(self.dtype) for x in _read_inputs(inputs, streams)],
+            [[block(x, f"{stream.name}_{l}") for l, x in enumerate(stream.layers, start=1)] for stream in streams],
+            [*(block(x, f"fusion_{l}") for l, x in enumerate(layers, start=1)), output],
+            self.mixing(len(layers)),
+            lambda name, value: self.sow("intermediates", name, value),
+        )
+
+    def mixing(self, num_layers: int) -> Mixing:
+        """How the L layers are mixed, by parameters of this module or constants."""
         fusion.check_strategy(self.strategy)
-        if self.strategy == "learned":
-            start = (num_layers + 1) / 2 if self.beta is None else self.beta
-            alpha = self.param("alpha", nn.initializers.constant(self.alpha_init), ())
-            beta = self.param("beta", nn.initializers.constant(start), ())
-            weights = fusion.fusion_weights(alpha, beta, num_layers)
-        elif self.strategy == "free":
-            weights = fusion.free_weights(self.param("mix_logits", nn.initializers.zeros, (num_layers,)))
-        else:
-            hard = hard_weights(self.strategy, self.beta, num_layers)
-            return hard, fusion.live_layers(hard)
-        return weights, fusion.LiveLayers(last_data=num_layers, first_fusion=1)
-
-    @staticmethod
-    def _mixed(l: int, weights: Any, live: fusion.LiveLayers, data: list[jax.Array], fused: Any) -> jax.Array:
-        if l < live.first_fusion:
-            return _concat(data)
-        if l > live.last_data:
-            return fused
-        return fusion.mix(weights[l - 1], _concat(data), fused)
+        single = self.strategy in fusion.SINGLE_STREAM
+        strategy, beta = ("fixed", num_layers) if single else (self.strategy, self.beta)
+        return declare_mixing(self, num_layers, strategy, beta=beta, alpha_init=self.alpha_init, live=self.live)
 
     def _output(self, mixed: jax.Array, name: str) -> jax.Array:
         shape = (self.num_joints, 3)
@@ -221,19 +203,6 @@ def active_streams(streams: tuple[Stream, ...], strategy: str) -> tuple[Stream, 
     if not chosen:
         raise UserError(f"strategy {strategy!r} needs a stream of that name, got {[s.name for s in streams]}")
     return chosen
-
-
-def hard_weights(strategy: str, beta: float | None, num_layers: int) -> np.ndarray:
-    """The (L,) constant weights of the strategies `fixed`, `image` and `heatmap`; a single stream fuses last."""
-    if strategy in fusion.SINGLE_STREAM:
-        return fusion.fixed_weights(num_layers, num_layers)
-    if beta is None:
-        raise UserError(f"strategy 'fixed' needs a beta in [0, {num_layers}] (--beta)")
-    return fusion.fixed_weights(beta, num_layers)
-
-
-def _concat(data: list[jax.Array]) -> jax.Array:
-    return jnp.concatenate(data, axis=-1)
 
 
 def _read_inputs(inputs: Mapping[str, jax.Array], streams: tuple[Stream, ...]) -> list[jax.Array]:

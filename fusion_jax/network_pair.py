@@ -12,7 +12,7 @@ import numpy as np
 from flax import linen as nn
 
 from fusion_jax import sharding
-from fusion_jax.batch import Batch
+from fusion_jax.batch import Batch, batch_extras
 from fusion_jax.checkpoint import load_run, restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig
 from fusion_jax.errors import UserError, check_field
@@ -51,6 +51,11 @@ class NetworkPair:
         if self.config.task == "heatmaps":
             raise UserError(
                 f"{workdir} holds a 2D network; give it as --heatmap-workdir, and a fusion network's run as --workdir"
+            )
+        if extras := batch_extras(self.config):
+            raise UserError(
+                f"the network of {workdir} also reads {' and '.join(extras)}, which a photo does not come with; take a "
+                "run whose streams are image and heatmap"
             )
         own = self.config.heatmaps
         if own.in_step and heatmap_workdir is not None:

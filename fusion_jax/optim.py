@@ -6,12 +6,14 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from fusion_jax.config import OptimConfig
 
 HEATMAP_NETWORK = "heatmap_network"
 """Where the parameter tree holds a 2D network that is trained along."""
+ANNEALED = "annealed"
 FUSION_PARAMETERS = ("alpha", "beta", "mix_logits")
 
 
@@ -29,7 +31,37 @@ def make_optimizer(config: OptimConfig, steps: int) -> optax.GradientTransformat
 
     rates = {"weights": config.learning_rate, "fusion": config.fusion_learning_rate}
     rates |= {HEATMAP_NETWORK: config.heatmap_learning_rate}
-    return optax.partition({name: group(rate) for name, rate in rates.items()}, _labels)
+    groups = {name: group(rate) for name, rate in rates.items()}
+    if config.alpha_final is not None:
+        start = round(config.anneal_from * steps)
+        groups[ANNEALED] = led_to(groups["fusion"], config.alpha_final, start, steps)
+    return optax.partition(groups, functools.partial(_labels, annealed=config.alpha_final is not None))
+
+
+def led_to(base: optax.GradientTransformation, final: float, start: int, steps: int) -> optax.GradientTransformation:
+    """Updates of `base` until step `start`, then geometric steps from wherever a parameter is to `final` at `steps`.
+
+    Args:
+      base: what trains the parameter at first.
+      final: > 0, reached exactly after step `steps`.
+      start, steps: counted from 0.
+    """
+
+    def init(params):
+        return jnp.zeros((), jnp.int32), base.init(params)
+
+    def update(grads, state, params=None):
+        count, inner = state
+        updates, inner = base.update(grads, inner, params)
+        left = jnp.maximum(steps - count, 1)
+
+        def pulled(update, value):
+            now = jnp.maximum(value, 1e-3)  # a parameter at or below 0 has no geometric way up
+            return jnp.where(count < start, update, now ** (1 - 1 / left) * final ** (1 / left) - value)
+
+        return jax.tree.map(pulled, updates, params), (count + 1, inner)
+
+    return optax.GradientTransformation(init, update)
 
 
 def learning_rate_schedule(config: OptimConfig, peak: float, steps: int) -> optax.Schedule:
@@ -45,8 +77,10 @@ def learning_rate_schedule(config: OptimConfig, peak: float, steps: int) -> opta
     return optax.join_schedules([optax.linear_schedule(peak / warmup, peak, warmup), after], [warmup])
 
 
-def _labels(params: dict) -> dict:
+def _labels(params: dict, annealed: bool) -> dict:
     def label(name: str, subtree: Any) -> Any:
+        if annealed and name == "alpha":
+            return ANNEALED
         kind = "fusion" if name in FUSION_PARAMETERS else name if name == HEATMAP_NETWORK else "weights"
         return jax.tree.map(lambda _: kind, subtree)
 

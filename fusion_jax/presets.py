@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
+from fusion_jax.batch import STREAMS
 from fusion_jax.config import Config, HourglassConfig, InputConfig, NetworkConfig, OptimConfig
 from fusion_jax.errors import UserError, unknown_name
 from fusion_jax.hourglass import STRIDE
@@ -162,12 +163,16 @@ def preset(name: str) -> Config:
     return PRESETS[name]()
 
 
-def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config:
+def with_overrides(
+    name: str, *, augment: str | None = None, streams: str | tuple[str, ...] | None = None, **fields
+) -> Config:
     """A preset with some fields changed; None leaves the preset's value.
 
     Args:
       name: of the preset.
       augment: name of an augmentation setting.
+      streams: which data streams a fusion network has, of `batch.STREAMS`, in this order; a tuple of names, or one text
+        with commas. One that the preset lacks gets the layers of its first.
       **fields: of Config, NetworkConfig, InputConfig or OptimConfig, by their own names (no name is in two of them).
 
     Raises:
@@ -187,6 +192,10 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
         augment = "none" if live else "light"
     if augment is not None:
         given["augment"] = _augmentation(augment)
+    if streams is not None:
+        if config.task == "heatmaps":
+            raise UserError(f"preset {name} is for task heatmaps, whose networks have no 'streams'; leave it away")
+        given["streams"] = _streams(config.fusion.streams, streams)
     for part in ("network", "inputs", "optim"):
         record: Any = getattr(config, part)
         names = {field.name for field in dataclasses.fields(record)} & given.keys()
@@ -199,6 +208,17 @@ def with_overrides(name: str, *, augment: str | None = None, **fields) -> Config
         if key not in known:
             raise unknown_name("setting", key, known)
     return dataclasses.replace(config, **given)
+
+
+def _streams(own: tuple[Stream, ...], wanted: str | tuple[str, ...]) -> tuple[Stream, ...]:
+    names = tuple(name.strip() for name in wanted.split(",")) if isinstance(wanted, str) else wanted
+    for name in names:
+        if name not in STREAMS:
+            raise unknown_name("stream", name, STREAMS)
+        if names.count(name) > 1:
+            raise UserError(f"streams {','.join(names)} name {name} twice; name each once")
+    layers = {stream.name: stream.layers for stream in own}
+    return tuple(Stream(name, layers.get(name, own[0].layers)) for name in names)
 
 
 def _augmentation(name: str) -> AugmentConfig:

@@ -12,6 +12,7 @@ import numpy as np
 from fusion_jax import pictures, pose_pictures, report_page
 from fusion_jax.errors import UserError
 from fusion_jax.pictures import Curve
+from fusion_jax.report_analysis import analysis_sections
 from fusion_jax.report_benchmark import benchmark_sections
 from fusion_jax.report_heatmaps import TASK, heatmap_numbers, heatmap_sections
 from fusion_jax.report_page import Section, paragraph, picture, subtitle
@@ -78,7 +79,8 @@ def _sections(run: RunRecord, others: Sequence[RunRecord]) -> list[Section]:
 
 
 def _pose_sections(run: RunRecord) -> list[Section]:
-    sections = [_learning(run), _fusion(run)]
+    trained = [_learning(run), _fusion(run)] if run.train else []  # else the weights came from elsewhere
+    sections = [*trained, *analysis_sections(run)]
     has_code = False
     for index, evaluation in enumerate(run.evaluations):
         sections.append(_samples(run, evaluation, index, with_code=not has_code))
@@ -99,7 +101,7 @@ def _page(run: RunRecord, sections: Sequence[Section]) -> str:
 
 def _big_numbers(run: RunRecord) -> list[tuple[str, str]]:
     """The first split's error, how it stands to the mean pose, where the streams merge, and the steps."""
-    evaluation, last = run.evaluations[0], run.train[-1]
+    evaluation, last = run.evaluations[0], run.train[-1] if run.train else None
     error, baseline = evaluation.scores["mpjpe_mm"], baseline_of(evaluation).get("mpjpe_mm")
     numbers = []
     if error is not None:  # else the data is known in 2D alone
@@ -108,6 +110,8 @@ def _big_numbers(run: RunRecord) -> list[tuple[str, str]]:
         change = 1 - error / baseline
         share = f"{abs(change):.0%} {'less' if change >= 0 else 'more'}"
         numbers.append((share, f"error than always answering the mean pose ({baseline:.1f} mm)"))
+    if last is None:
+        return [*numbers, ("none", "training steps here: the weights are imported or cut out of another run's")]
     if "alpha" in last and "beta" in last:
         numbers.append((f"β = {last['beta']:.2f}", f"the layer, of {run.num_layers}, around which the streams merge"))
         numbers.append((f"α = {last['alpha']:.2f}", "sharpness: the larger, the more abruptly they merge"))

@@ -18,6 +18,7 @@ from fusion_jax.skeletons import Skeleton, skeleton
 
 Record = Mapping[str, Any]
 Task = Literal["pose", "heatmaps"]
+_MOST_NORMS = 1000  # parameters; each becomes a line of a picture
 
 
 class Samples(NamedTuple):
@@ -209,15 +210,28 @@ def read_log(path: Path) -> tuple[list[Record], list[Record]]:
 
 
 def _check_record(record: Any, where: str) -> None:
-    """Raises UserError unless it is an object of kind, step, and finite numbers or lists of them."""
+    """Raises UserError unless it is an object of kind, step, and finite numbers or lists of them.
+
+    `layer_grad_norms` alone is an object of finite numbers, by parameter.
+    """
     if not isinstance(record, dict):
         raise UserError(f"{where}: {record!r} is not a JSON object; repair or delete the line")
     if not isinstance(record.get("kind"), str) or not isinstance(record.get("step"), int):
         raise UserError(f"{where}: expected a text `kind` and a whole number `step`; repair or delete the line")
     for field, value in record.items():
+        if field == "layer_grad_norms":
+            _check_norms(value, where)
+            continue
         numbers = value if isinstance(value, list) else [] if field == "kind" else [value]
         if not all(is_number(v) for v in numbers):
             raise UserError(f"{where}: {field} is {value!r}, expected finite numbers; did the training diverge there?")
+
+
+def _check_norms(norms: Any, where: str) -> None:
+    if not isinstance(norms, dict) or not all(is_number(v) and v >= 0 for v in norms.values()):
+        raise UserError(f"{where}: layer_grad_norms is {str(norms)[:200]}, expected an object of finite numbers >= 0")
+    if len(norms) > _MOST_NORMS:
+        raise UserError(f"{where}: layer_grad_norms has {len(norms)} entries, expected at most {_MOST_NORMS}")
 
 
 def is_number(value: object) -> bool:

@@ -16,6 +16,7 @@ from data_pipelines.loader import eval_batches
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
+from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import DatasetRecord, load_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset, parse_mixture
@@ -38,9 +39,11 @@ def loaded_size(config: Config) -> int:
 
 
 def place_batch(batch: dict[str, Any], dataset: PoseDataset, mesh: jax.sharding.Mesh) -> dict[str, Any]:
-    """A host batch on the mesh, split along B; live scenes are rendered there."""
+    """A host batch on the mesh, split along B; live scenes are rendered there, with the dataset's extras."""
     placed = sharding.global_batch(batch, mesh)
-    if dataset.render is not None:
+    if dataset.render_with_parts is not None and "parts" in dataset.extras:
+        placed["image"], placed["parts"] = sharding.map_split(dataset.render_with_parts, mesh)(placed.pop("scene"))
+    elif dataset.render is not None:
         placed["image"] = sharding.map_split(dataset.render, mesh)(placed.pop("scene"))
     return placed
 
@@ -91,23 +94,23 @@ def example_labels(example: Mapping[str, Any], enlarged: float) -> dict[str, Any
 def open_scored(
     config: Config, record: DatasetRecord, data_dir: pathlib.Path | None, dataset: str | None, workdir: pathlib.Path
 ) -> PoseDataset:
-    """The dataset to score, by name, or a run's own, the first of a mixture.
+    """The dataset to score, by name, or a run's own, the first of a mixture; its batches hold what the network reads.
 
     Raises:
-      UserError: no such data, or the run's own is not what it was trained on.
+      UserError: no such data, or without what the network reads; or the run's own is not what it was trained on.
     """
     folder = data_dir or pathlib.Path(record.data_dir)
     if dataset is not None:
-        return open_dataset(dataset, folder, loaded_size(config), config.seed)
+        return open_dataset(dataset, folder, loaded_size(config), config.drawn_by).with_extras(batch_extras(config))
     name = parse_mixture(config.dataset)[0][0]
-    opened = open_dataset(name, folder, loaded_size(config), config.seed)
+    opened = open_dataset(name, folder, loaded_size(config), config.drawn_by)
     expected = record.fingerprint.split("+")[0]
     if opened.fingerprint != expected:
         raise UserError(
             f"the data in {folder} is not what {workdir} was trained on (fingerprint {opened.fingerprint}, expected "
             f"{expected}); prepare it alike or give --data-dir"
         )
-    return opened
+    return opened.with_extras(batch_extras(config))
 
 
 def seen_before(

@@ -11,6 +11,7 @@ import optax
 from flax import linen as nn
 from flax import struct
 
+from fusion_jax.batch import stream_channels
 from fusion_jax.config import Config, HeatmapConfig, HourglassConfig, InputConfig, NetworkConfig
 from fusion_jax.errors import UserError
 from fusion_jax.hourglass import Hourglass
@@ -73,6 +74,7 @@ def make_network(config: NetworkConfig, inputs: InputConfig) -> FusionNet:
         strategy=config.strategy,
         beta=config.beta,
         alpha_init=config.alpha_init,
+        live=config.live,
         dtype=jnp.dtype(config.compute_dtype),
     )
 
@@ -84,9 +86,9 @@ def make_hourglass(config: HourglassConfig, inputs: InputConfig) -> Hourglass:
 
 
 def input_shapes(inputs: InputConfig, batch_size: int = 1) -> dict[str, tuple[int, ...]]:
-    """Shapes of the network's inputs `image` (B, H, W, 3) and `heatmap` (B, H, W, J')."""
+    """Shapes (B, H, W, C) of what the known streams read, by name, see `batch.STREAMS`."""
     size = (batch_size, inputs.image_size, inputs.image_size)
-    return {"image": (*size, 3), "heatmap": (*size, skeleton(inputs.heatmap_skeleton).num_joints)}
+    return {name: (*size, channels) for name, channels in stream_channels(inputs).items()}
 
 
 def create_state(

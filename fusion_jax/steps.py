@@ -28,7 +28,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
 
     Returns:
       The new state, and scalars loss, data_loss, penalty (mm^2), mpjpe_sum, mpjpe_count, grad_norm, finite;
-      fusion_weights (L,); alpha and beta where the strategy has them.
+      layer_grad_norms, one for each entry of the parameters; fusion_weights (L,); alpha and beta where the strategy
+      has them.
     """
     check_batch(batch, state.inputs, training=True)
     dropout_key = jax.random.fold_in(state.rng, state.step)
@@ -44,7 +45,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return loss, (terms, pred)
 
     (loss, (terms, pred)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grad_norm = optax.tree.norm(grads)
+    layer_norms = {name: optax.tree.norm(part) for name, part in grads.items()}
+    grad_norm = optax.tree.norm(layer_norms)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
@@ -53,7 +55,7 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     )
     total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
     measured = {"loss": loss, **terms, "mpjpe_sum": total, "mpjpe_count": count, "grad_norm": grad_norm}
-    measured |= {"finite": finite, **fusion_state(state)}
+    measured |= {"layer_grad_norms": layer_norms, "finite": finite, **fusion_state(state)}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), measured
 
 

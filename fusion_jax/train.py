@@ -18,6 +18,7 @@ import numpy as np
 from data_pipelines.loader import pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
+from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
@@ -26,7 +27,7 @@ from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
 from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
-from fusion_jax.init_from import init_from
+from fusion_jax.init_from import adopt_live, init_from
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.progress import Progress
@@ -79,17 +80,10 @@ def train(
     """
     options = options or LoopOptions()
     mesh = sharding.data_mesh()
-    datasets = open_mixture(config.dataset, data_dir, loaded_size(config), config.seed)
+    datasets, record = open_training_data(config, data_dir)
     dataset = datasets[0][0]
-    check_splits([opened for opened, _ in datasets])
-    layout = skeleton(config.inputs.skeleton)
-    pose = config.task == "pose"
-    joints2d = not pose or config.heatmaps.source == "noisy"
-    check_trainable([opened for opened, _ in datasets], layout, config.train_split, poses=pose, joints2d=joints2d)
     start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
-    config = dataclasses.replace(config, dataset=mixture_name(datasets), init_from=start_from)
-    prints = "+".join(opened.fingerprint for opened, _ in datasets)
-    record = DatasetRecord(config.dataset, str(pathlib.Path(data_dir).absolute()), prints)
+    config = adopt_live(dataclasses.replace(config, dataset=record.name, init_from=start_from), workdir)
     config, net = _with_heatmap_net(config, mesh)
     checkpoints = Checkpoints(workdir, config)
     try:
@@ -123,6 +117,20 @@ def train(
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
     finally:
         checkpoints.close()
+
+
+def open_training_data(config: Config, data_dir: pathlib.Path) -> tuple[list[tuple[PoseDataset, float]], DatasetRecord]:
+    """(a run's datasets with their weights, which they are). Raises UserError where they cannot train this network."""
+    mixture = open_mixture(config.dataset, data_dir, loaded_size(config), config.drawn_by)
+    datasets = [(dataset.with_extras(batch_extras(config)), weight) for dataset, weight in mixture]
+    opened = [dataset for dataset, _ in datasets]
+    check_splits(opened)
+    pose = config.task == "pose"
+    joints2d = not pose or config.heatmaps.source == "noisy"
+    layout = skeleton(config.inputs.skeleton)
+    check_trainable(opened, layout, config.train_split, poses=pose, joints2d=joints2d)
+    prints = "+".join(dataset.fingerprint for dataset in opened)
+    return datasets, DatasetRecord(mixture_name(datasets), str(pathlib.Path(data_dir).absolute()), prints)
 
 
 def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh) -> tuple[Config, OpenNet | None]:
@@ -168,7 +176,7 @@ def training_data(
         image_size=loaded_size(config),
         augment=config.augment,
         batch_size=config.batch_size,
-        seed=config.seed,
+        seed=config.drawn_by,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         num_workers=workers,
@@ -274,6 +282,9 @@ class _Window:
         for name in ("alpha", "beta"):
             if name in steps[-1]:
                 row[name] = float(steps[-1][name])
+        if "layer_grad_norms" in steps[-1]:
+            norms = [m["layer_grad_norms"] for m in steps]
+            row["layer_grad_norms"] = {name: float(np.mean([n[name] for n in norms])) for name in norms[-1]}
         if "fusion_weights" in steps[-1]:
             row["fusion_weights"] = [round(float(w), 6) for w in steps[-1]["fusion_weights"]]
         row |= {

@@ -22,6 +22,7 @@ def changed(**entries):
         changed(image=np.zeros((4, 9, 9, 3), np.float32)),
         changed(joints2d=None, valid2d=None, heatmap=np.zeros((4, 8, 8, 16), np.float32)),
         changed(flow=np.zeros((4, 3))),
+        changed(parts=np.zeros((4, 16, 16), np.uint8)),
     ],
 )
 def test_good_batches_pass(batch):
@@ -44,6 +45,8 @@ def test_prediction_needs_no_truth():
         ({"image": np.zeros((4, 16, 16, 1), np.uint8)}, r"expected \(B, H, W, 3\)"),
         ({"image": np.zeros((4, 16, 16, 3), np.int32)}, "is int32, expected uint8"),
         ({"heatmap": np.zeros((4, 16, 16, 17))}, r"expected \(B, h, w, 16\)"),
+        ({"parts": np.zeros((4, 16, 16, 1), np.uint8)}, r"expected \(B, H, W\)"),
+        ({"parts": np.zeros((4, 16, 16), np.float32)}, "'parts'.* is float32, expected uint8"),
     ],
 )
 def test_bad_batches_are_refused_by_name(entries, message):

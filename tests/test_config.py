@@ -116,6 +116,33 @@ def test_overrides_reach_their_records():
     assert undone == base
 
 
+def test_streams_by_name():
+    own = presets.preset("tiny").fusion.streams
+    for given in ("parts, image,heatmap", ("parts", "image", "heatmap")):
+        got = presets.with_overrides("tiny", streams=given, strategy="free").fusion
+        assert [stream.name for stream in got.streams] == ["parts", "image", "heatmap"] and got.strategy == "free"
+        assert got.streams[1:] == own and got.streams[0].layers == own[0].layers
+    assert presets.with_overrides("tiny", streams="image,heatmap") == presets.preset("tiny")
+    assert [stream.name for stream in presets.with_overrides("paper", streams="silhouette").fusion.streams] == [
+        "silhouette"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("tiny", {"streams": "image,part"}, "unknown stream 'part'. Did you mean 'parts'"),
+        ("tiny", {"streams": ""}, "unknown stream ''. Known: heatmap, image, parts, silhouette"),
+        ("tiny", {"streams": "image,parts,image"}, "streams image,parts,image name image twice"),
+        ("tiny", {"streams": "image,parts", "strategy": "heatmap"}, "strategy 'heatmap' needs a stream of that name"),
+        ("hourglass-2", {"streams": "image"}, "for task heatmaps, whose networks have no 'streams'"),
+    ],
+)
+def test_streams_that_cannot_be(name, fields, message):
+    with pytest.raises(UserError, match=message):
+        presets.with_overrides(name, **fields)
+
+
 def test_none_and_no_overrides_leave_the_preset():
     assert presets.with_overrides("paper", beta=None, steps=None, augment=None) == presets.preset("paper")
     assert presets.with_overrides("tiny", beta=0.0).network.beta == 0.0  # zero is a value

@@ -195,10 +195,10 @@ def test_live_layers_by_brute_force(weights):
 
 
 def test_live_layers_of_the_strategies():
-    assert fusion.live_layers(fusion.fixed_weights(0, 3)) == (0, 1)  # early: no data layer
-    assert fusion.live_layers(fusion.fixed_weights(3, 3)) == (3, 4)  # late: only the output layer fuses
-    assert fusion.live_layers(fusion.fixed_weights(2, 3)) == (2, 3)
-    assert fusion.live_layers(np.array([0.4, 0.5, 0.6])) == (3, 1)
+    # early: no data layer; in the middle; late: only the output layer fuses
+    for beta, live in ((0, (0, 1)), (2, (2, 3)), (3, (3, 4))):
+        assert fusion.live_layers(fusion.fixed_weights(beta, 3)) == fusion.LiveLayers(*live)
+    assert fusion.live_layers(np.array([0.4, 0.5, 0.6])) == fusion.LiveLayers(3, 1)
 
 
 @pytest.mark.parametrize("eps", [-0.1, 0.5, float("nan")])

@@ -206,3 +206,19 @@ def test_a_run_starts_from_another_and_remembers_whom_that_had_seen(tmp_path, ca
     assert load_seen(tmp_path / "one") == seen[1:]
     with pytest.raises(UserError, match="two/trained_on.json is missing and cannot be written again"):
         train(second, small.data_dir(), tmp_path / "two", QUIET)
+
+
+def test_fusion_layers_of_other_streams_are_not_taken_over():
+    """The fusion stream reads its streams side by side: of two that changed places it would read the wrong channels."""
+    base = small.config()
+    turned = tuple(reversed(base.network.streams))
+    config = dataclasses.replace(base, network=dataclasses.replace(base.network, streams=turned))
+    old, new = (jax.eval_shape(lambda k, c=c: create_state(c, k), jax.random.key(0)) for c in (base, config))
+    rng = np.random.default_rng(0)
+    before, after = (jax.tree.map(lambda x: rng.normal(size=x.shape), tree.params) for tree in (old, new))
+    constants = {"pose_mean_mm": np.zeros((17, 3)), "pose_std_mm": np.ones((17, 3))}
+    params, lines = transfer(before, constants, base, after, constants, config)
+    for name in params:
+        source = after if name.startswith("fusion_") else before
+        jax.tree.map(np.testing.assert_array_equal, params[name], source[name])
+    assert "left new: fusion_1, fusion_2" in "; ".join(lines)

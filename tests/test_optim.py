@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fusion_jax.config import OptimConfig
-from fusion_jax.optim import learning_rate_schedule, make_optimizer
+from fusion_jax.optim import learning_rate_schedule, led_to, make_optimizer
 
 FLAT = {"schedule": "constant", "warmup_steps": 0}
 PARAMS = {
@@ -77,6 +78,38 @@ def test_networks_without_fusion_parameters_train_too():
     params = {"image_1": {"kernel": jnp.zeros(2)}}
     updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates["image_1"]["kernel"], -1e-3, rtol=1e-3)
+
+
+def test_alpha_is_trained_then_led_to_its_final_value():
+    """Half of 10 steps of Adam, then equal factors up to 8; beta and the weights never notice."""
+    free, led = (
+        make_optimizer(OptimConfig(fusion_learning_rate=0.5, alpha_final=final, **FLAT), 10) for final in (None, 8.0)
+    )
+    params = {"alpha": jnp.float32(0.1), "beta": jnp.float32(2.0), "image_1": {"kernel": jnp.ones(2)}}
+    paths = []
+    for tx in (free, led):
+        now, state, path = params, tx.init(params), []
+        for step in range(12):
+            gradient = jax.tree.map(lambda x, step=step: jnp.full_like(x, np.cos(step) - 2), now)
+            updates, state = tx.update(gradient, state, now)
+            now = jax.tree.map(jnp.add, now, updates)
+            path.append(now)
+        paths.append(path)
+    for step, (a, b) in enumerate(zip(*paths, strict=True)):
+        same = [name for name in a if name != "alpha" or step < 5]
+        jax.tree.map(np.testing.assert_array_equal, {n: a[n] for n in same}, {n: b[n] for n in same})
+    alphas = np.array([float(b["alpha"]) for b in paths[1]])
+    np.testing.assert_allclose(alphas[5:10] / alphas[4:9], (8 / alphas[4]) ** (1 / 5), rtol=1e-5)
+    np.testing.assert_allclose(alphas[9:], 8, rtol=1e-5)  # and it stays there
+
+
+def test_alpha_of_the_wrong_sign_is_led_back():
+    tx = led_to(optax.sgd(0.0), 4.0, 0, 3)
+    alpha, state = jnp.float32(-1.0), tx.init(jnp.float32(-1.0))
+    for _ in range(3):
+        update, state = tx.update(jnp.float32(0.0), state, alpha)
+        alpha = alpha + update
+    np.testing.assert_allclose(alpha, 4, rtol=1e-5)
 
 
 def test_schedule_by_hand():

@@ -16,36 +16,51 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
     {"errors"},
-    {"skeletons", "geometry", "records", "augmentation", "interrupt"},
-    {"fusion", "conv", "heatmaps", "heatmap_noise", "alignment"},
+    {"skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt"},
+    {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
-    {"torch_file", "pose_npz", "given_boxes"},
+    {"torch_file", "release_pickle", "pose_npz", "given_boxes"},
+    {"mixing", "release_file"},
     {"network", "hourglass", "losses", "metrics", "parts"},
     {"config"},
     {"presets", "optim", "batch"},
     {"state"},
-    {"inputs"},
+    {"cost"},
+    {"prune_bound", "prune"},
+    {"inputs", "switched"},
     {"steps"},
     {"heatmap_steps"},
     {"leakage", "published", "protocols"},
     {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "run_record"},
-    {"card"},
+    {"analysis_record"},
+    {"card", "sweep_plan", "sweep_steps"},
     {"checkpoint", "protocol_tables", "protocol_text"},
-    {"init_hourglass", "import_hourglass", "heatmap_net"},
-    {"init_from"},
+    {"init_hourglass", "import_hourglass", "heatmap_net", "imported_run"},
+    {"init_from", "import_release"},
     {"scoring", "heatmap_feed"},
-    {"heatmap_cache"},
-    {"pictures", "pose_pictures", "report_page"},
-    {"report_scores", "report_benchmark", "report_heatmaps", "predict_pictures", "predict_page", "predict_video"},
-    {"train", "report"},
-    {"evaluate", "evaluate_heatmaps"},
+    {"release_protocol"},
+    {"prune_text", "heatmap_cache", "stream_usage", "stream_correlation"},
+    {"pictures", "pose_pictures", "analysis_pictures", "report_page"},
+    {
+        "report_scores",
+        "report_benchmark",
+        "report_analysis",
+        "report_heatmaps",
+        "predict_pictures",
+        "predict_page",
+        "predict_video",
+    },
+    {"sweep_stats", "prune_proof"},
+    {"sweep_pictures"},
+    {"train", "report", "sweep_report"},
+    {"evaluate", "evaluate_heatmaps", "prune_run", "analyze", "sweep"},
     {"network_pair"},
     {"predictor"},
     {"predict_stream"},
     {"predict"},
     {"demo_photos"},
     {"demo", "cli_prepare"},
-    {"cli_train", "cli_predict"},
+    {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune"},
     {"cli"},
     {"__main__"},
 )
@@ -106,7 +121,7 @@ def same_layer(importer, imported):
 
 
 def test_data_pipelines_need_nothing_of_training():
-    allowed = {"errors", "skeletons", "geometry", "records", "augmentation"}
+    allowed = {"errors", "skeletons", "body_parts", "geometry", "records", "augmentation"}
     for path in (ROOT / "data_pipelines").rglob("*.py"):
         used = {m.split(".")[1] for m in imports(path) if m.startswith("fusion_jax.")}
         assert used <= allowed, f"{path.relative_to(ROOT)} imports {used - allowed}"

@@ -94,7 +94,7 @@ class TestDamagedData:
     def folder(self, tmp_path):
         source = next((small.data_dir() / "synthetic_humans").glob("16px*"))
         shutil.copytree(source, tmp_path / "synthetic_humans" / source.name)
-        return tmp_path / "synthetic_humans" / source.name / "1.2.0"
+        return tmp_path / "synthetic_humans" / source.name / "1.3.0"
 
     def refused(self, folder, match):
         from fusion_jax.prepare import prepare_synthetic_humans

@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from joint_parts import on_their_parts
 
 from data_pipelines.synthetic_humans.actions import perform
 from data_pipelines.synthetic_humans.body import forward, stand
 from data_pipelines.synthetic_humans.cones import Body, Cone, meet
-from data_pipelines.synthetic_humans.flesh import capsules, head
+from data_pipelines.synthetic_humans.flesh import capsules, cone_labels, head
 from data_pipelines.synthetic_humans.people import SKELETON, sample_person
-from data_pipelines.synthetic_humans.render import joint_visibility, pixel_rays, render, render_batch
+from data_pipelines.synthetic_humans.render import joint_visibility, pixel_rays, render, render_batch, render_with_parts
 from data_pipelines.synthetic_humans.scenes import camera_ring, make_scene, make_scenes
+from fusion_jax.body_parts import FLIP, PARTS
 from fusion_jax.geometry import world_to_image
 
 SIZE = 64
 JIT_RENDER = jax.jit(render, static_argnames="size")
+LABELS = jax.jit(lambda scene: render_with_parts(scene, SIZE)[1])  # of the picture nothing is worked out
 PERSON = sample_person(0, 3)
 J = {name: i for i, name in enumerate(SKELETON.joints)}
 
@@ -218,6 +221,58 @@ def test_the_far_arm_is_hidden_from_the_side():
     seen = np.asarray(joint_visibility(scene, jnp.asarray(joints, jnp.float32)))
     assert seen[J["left_shoulder"]] and seen[J["left_elbow"]] and seen[J["left_wrist"]]
     assert not (seen[J["right_shoulder"]] or seen[J["right_elbow"]] or seen[J["right_hip"]])
+
+
+@pytest.mark.parametrize(("action", "seed"), [("gesturing", 0), ("kneeling", 1), ("walking", 2)])
+def test_parts_together_are_the_silhouette(action, seed):
+    scene, _, _ = scene_of(action, seed)
+    share, labels = coverage(scene), np.asarray(LABELS(scene))
+    assert labels.dtype == np.uint8 and labels.max() <= len(PARTS)
+    sure = np.abs(share - 0.5) > 0.02
+    np.testing.assert_array_equal((labels > 0)[sure], (share > 0.5)[sure])
+    assert sure.mean() > 0.99 and len(np.unique(labels)) > 10
+
+
+def test_a_pixel_has_the_part_that_covers_most_of_it():
+    """Seen as how white the pixel is where that part alone is white."""
+    scene, _, _ = scene_of("kneeling", 1)
+    labels, dark = np.asarray(LABELS(scene)), bright(scene)
+    black = {name: np.zeros_like(getattr(dark.backdrop, name)) for name in ("colors", "panel_color", "box_color")}
+    dark = dark._replace(backdrop=dark.backdrop._replace(**black))
+    for part in np.unique(labels)[1:]:
+        white = np.zeros_like(scene.body.color)
+        white[np.array(cone_labels()) == part] = 1
+        body = scene.body._replace(color=white)
+        share = np.asarray(JIT_RENDER(dark._replace(body=body), SIZE)).mean(-1) ** 2
+        sure = np.abs(share - 0.5) > 0.02
+        np.testing.assert_array_equal((labels == part)[sure], (share > 0.5)[sure])
+
+
+def test_visible_joints_lie_on_parts_of_theirs():
+    right = []
+    for seed, action in enumerate(("gesturing", "walking", "jumping", "throwing", "bending", "sitting")):
+        scene, view, joints = scene_of(action, seed)
+        visible = np.asarray(joint_visibility(scene, jnp.asarray(joints, jnp.float32)))
+        right += on_their_parts(np.asarray(LABELS(scene)), view.joints2d, visible)
+    assert len(right) > 60 and np.mean(right) > 0.95
+
+
+def test_a_mirrored_person_has_mirrored_parts():
+    """Somebody who stands upright before a camera that turns to the other side of the plane of symmetry."""
+    joints = stand(forward({"turn": np.zeros(1)}, PERSON.bone_lengths_mm), PERSON)[0]  # faces +x, left is +y
+    camera, maps = camera_ring(np.random.default_rng(0))[0], []
+    k = np.array([[1100.0, 0, 499.5], [0, 1100, 499.5], [0, 0, 1]])
+    for side in (1, -1):
+        look = np.array([-np.sqrt(0.5), -side * np.sqrt(0.5), 0])
+        rot = np.stack([np.cross(look, [0, 0, 1.0]), [0, 0, -1.0], look])
+        view = camera._replace(rot_world_to_cam=rot, cam_center_mm=-4500 * look + [0, 0, 900], intrinsics=k)
+        scene, seen = make_scene(PERSON, joints, view, SIZE, np.random.default_rng(1))
+        # The crops are off the middle, each to the same side: the mirrored one has to be mirrored.
+        inner = seen.camera.intrinsics.copy()
+        inner[0, 2] = (SIZE - 1) / 2
+        maps.append(np.asarray(LABELS(scene._replace(intrinsics=inner.astype(np.float32)))))
+    one, other = maps
+    assert (one != np.array(FLIP)[other[:, ::-1]]).mean() < 0.002 < 0.05 < (one != other[:, ::-1]).mean()
 
 
 def test_one_program_serves_all_scenes():

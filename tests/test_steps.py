@@ -80,7 +80,9 @@ def test_gradient_is_that_of_the_loss(small_config, small_state):
 
     grads = jax.jit(jax.grad(loss))(state.params)
     norm = np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(grads)))
-    np.testing.assert_allclose(STEP(state, batch)[1]["grad_norm"], norm, rtol=1e-5)
+    measured = STEP(state, batch)[1]
+    np.testing.assert_allclose(measured["grad_norm"], norm, rtol=1e-5)
+    np.testing.assert_allclose(measured["layer_grad_norms"]["alpha"], np.abs(grads["alpha"]), rtol=1e-5)
     np.testing.assert_allclose(grads["alpha"], -2 * 5000 / 0.1**3, rtol=0.05)  # the penalty outweighs the data
 
 
@@ -88,8 +90,7 @@ def test_jitted_equals_plain(small_config, small_state):
     config = small_config(streams=with_dropout(small_config), strategy="image")  # few operations: each compiles alone
     state, batch = small_state(config), batch_for(config)
     (got, got_measured), (want, want_measured) = STEP(state, batch), train_step(state, batch)
-    for name in want_measured:
-        np.testing.assert_allclose(got_measured[name], want_measured[name], rtol=1e-5, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), got_measured, want_measured)
     # Adam's first step is the learning rate times the gradient's sign: where rounding turns the sign of a gradient
     # of almost 0, a parameter may differ by twice the rate; all but a few agree to rounding.
     far = [np.abs(a - b) > 1e-6 for a, b in zip(arrays(got.params), arrays(want.params), strict=True)]

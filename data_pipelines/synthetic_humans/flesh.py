@@ -6,10 +6,13 @@ lines, shins and the nose, so that captured motion can be dressed like procedura
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 
 from data_pipelines.synthetic_humans.cones import Body
-from data_pipelines.synthetic_humans.people import ANKLE_HEIGHT, SKELETON, Person, girth
+from data_pipelines.synthetic_humans.people import ANKLE_HEIGHT, SKELETON, STANDING, Person, girth, sample_person
+from fusion_jax.body_parts import part_label
 
 _ALL = 1e6  # a cut beyond every point
 _SKIN, _HAIR, _SHIRT, _TROUSERS, _SHOES = range(5)
@@ -21,25 +24,28 @@ class _Cones:
 
     def __init__(self, num_frames: int, palette: np.ndarray):
         self.num_frames, self.palette = num_frames, palette
-        self.parts: list[tuple[np.ndarray, ...]] = []
+        self.fields: list[tuple[np.ndarray, ...]] = []
+        self.labels: list[int] = []
 
-    def add(self, start, end, radii, colors, cut=None) -> None:
-        """colors: palette indices (before, beyond the cut). cut: normal (N, 3) and offset (N,), or none."""
+    def add(self, part: str, start, end, radii, colors, cut=None) -> None:
+        """part: of body_parts.PARTS. colors: palette indices (before, beyond the cut). cut: normal (N, 3) and offset
+        (N,), or none."""
         n = self.num_frames
         normal, offset = (np.zeros((n, 3)), _ALL) if cut is None else cut
         plane = np.concatenate([normal, np.broadcast_to(np.asarray(offset, float), n)[:, None]], axis=-1)
         radius = np.stack([np.broadcast_to(r, n) for r in radii], axis=-1)
-        self.parts.append((start, end, radius, self.palette[:, list(colors)], plane))
+        self.fields.append((start, end, radius, self.palette[:, list(colors)], plane))
+        self.labels.append(part_label(part))
 
-    def limb(self, start, end, radii, colors, covered) -> None:
+    def limb(self, part: str, start, end, radii, colors, covered) -> None:
         """A cone whose clothes end at the share `covered` (N,) of its axis."""
         axis = end - start
         length = np.linalg.norm(axis, axis=-1)
         offset = np.where(covered >= 1, _ALL, np.where(covered <= 0, -_ALL, covered * length))
-        self.add(start, end, radii, colors, (unit(axis), offset))
+        self.add(part, start, end, radii, colors, (unit(axis), offset))
 
     def body(self) -> Body:
-        fields = (np.stack(field, axis=1) for field in zip(*self.parts, strict=True))
+        fields = (np.stack(field, axis=1) for field in zip(*self.fields, strict=True))
         return Body(*(np.ascontiguousarray(field, np.float32) for field in fields))
 
 
@@ -48,6 +54,17 @@ def capsules(joints_mm: np.ndarray, person: Person) -> Body:
 
     person: fields unbatched, for one person in all frames, or batched (N, ...).
     """
+    return _whole(joints_mm, person).body()
+
+
+@functools.cache
+def cone_labels() -> tuple[int, ...]:
+    """The label (see body_parts) of each of the P cones of `capsules`' body; the same for everybody."""
+    person = sample_person(0, 0)
+    return tuple(_whole(STANDING[None] * float(person.stature_mm), person).labels)
+
+
+def _whole(joints_mm: np.ndarray, person: Person) -> _Cones:
     cones, j = _empty(joints_mm, person)
     _torso(cones, j, person)
     _head(cones, j, person)
@@ -55,7 +72,7 @@ def capsules(joints_mm: np.ndarray, person: Person) -> Body:
     for side in ("left", "right"):
         _arm(cones, j, person, side)
         _leg(cones, j, person, side)
-    return cones.body()
+    return cones
 
 
 def head(joints_mm: np.ndarray, person: Person) -> Body:
@@ -106,21 +123,22 @@ def _torso(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
         top = chest_mid + sign * 0.33 * shoulder_half * across_chest
         middle = j["spine"] + sign * 0.45 * _column(waist) * across
         low = j["pelvis"] + sign * 0.68 * _column(hips) * across_hips - 0.006 * h * front_low
-        cones.add(top, middle, (chest, waist), (_SHIRT, _SHIRT))
-        cones.add(low, middle, (hips, waist), (_TROUSERS, _SHIRT), belt)
+        cones.add("torso", top, middle, (chest, waist), (_SHIRT, _SHIRT))
+        cones.add("torso", low, middle, (hips, waist), (_TROUSERS, _SHIRT), belt)
         yoke = _mm(person, "shoulder")
         nape = j["thorax"] - 0.004 * h * up_high - 0.008 * h * front_high
-        cones.add(nape, j[f"{side}_shoulder"], (1.15 * yoke, 0.98 * yoke), (_SHIRT, _SHIRT))
+        cones.add("torso", nape, j[f"{side}_shoulder"], (1.15 * yoke, 0.98 * yoke), (_SHIRT, _SHIRT))
         breast = chest_mid + sign * 0.36 * shoulder_half * across_chest + 0.012 * h * front_high
         if side == "left":
             first = breast
         else:
-            cones.add(first, breast, (0.94 * chest, 0.94 * chest), (_SHIRT, _SHIRT))
+            cones.add("torso", first, breast, (0.94 * chest, 0.94 * chest), (_SHIRT, _SHIRT))
     seat = j["pelvis"] - 0.020 * h * front_low - 0.012 * h * up_low
     reach = 0.62 * _column(hips) * across_hips
-    cones.add(seat - reach, seat + reach, (hips, hips), (_TROUSERS, _SHIRT), belt)
+    cones.add("torso", seat - reach, seat + reach, (hips, hips), (_TROUSERS, _SHIRT), belt)
     paunch = j["spine"] - 0.045 * h * up_low + front * _column(0.010 * h[..., 0] + 0.25 * (belly - waist))
     cones.add(
+        "torso",
         j["pelvis"] + 0.02 * h * up_low,
         paunch,
         (0.98 * hips, belly),
@@ -153,9 +171,10 @@ def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
     chin = crown + 0.52 * r * front - 1.22 * r * up
     hairline = np.asarray(person.hair[..., 0], np.float64)
     over = unit(0.80 * up - 0.60 * front)  # hair grows on this side of the skull
-    cones.add(back, brow, (skull, 0.95 * skull), (_SKIN, _HAIR), (over, (0.12 - hairline) * skull))
+    cones.add("head", back, brow, (skull, 0.95 * skull), (_SKIN, _HAIR), (over, (0.12 - hairline) * skull))
     stubble = np.where(np.asarray(person.beard) > 0.5, 0.42 * skull, _ALL)
     cones.add(
+        "head",
         crown + 0.25 * r * front - 0.30 * r * up,
         chin,
         (0.80 * skull, 0.44 * skull),
@@ -163,10 +182,10 @@ def _head(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
         (unit(-up - 0.2 * front), stubble + 0.3 * skull),
     )
     tip = crown + 1.22 * r * front - 0.42 * r * up
-    cones.add(crown + 1.02 * r * front - 0.08 * r * up, tip, (0.10 * skull, 0.17 * skull), (_SKIN, _SKIN))
+    cones.add("head", crown + 1.02 * r * front - 0.08 * r * up, tip, (0.10 * skull, 0.17 * skull), (_SKIN, _SKIN))
     for sign in (1, -1):
         eye = crown + 0.98 * r * front - 0.10 * r * up + sign * 0.36 * r * left
-        cones.add(eye, eye + sign * 0.10 * r * left, (0.15 * skull, 0.13 * skull), (_EYES, _EYES))
+        cones.add("head", eye, eye + sign * 0.10 * r * left, (0.15 * skull, 0.13 * skull), (_EYES, _EYES))
 
 
 def _hair_and_neck(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> None:
@@ -176,9 +195,10 @@ def _hair_and_neck(cones: _Cones, j: dict[str, np.ndarray], person: Person) -> N
     hair_length = np.asarray(person.hair[..., 1], np.float64)
     nape = crown - 0.42 * r * front - 0.15 * r * up
     fall = nape - _column(hair_length) * (1.75 * r * up + 0.12 * r * front)
-    cones.add(nape, fall, (0.92 * skull, (0.92 - 0.25 * hair_length) * skull), (_HAIR, _HAIR))
+    cones.add("head", nape, fall, (0.92 * skull, (0.92 - 0.25 * hair_length) * skull), (_HAIR, _HAIR))
     neck = _mm(person, "neck")
     cones.add(
+        "head",
         j["thorax"] - 0.2 * r * up,
         crown - 0.75 * r * up - 0.05 * r * front,
         (1.15 * neck, neck),
@@ -190,15 +210,22 @@ def _arm(cones: _Cones, j: dict[str, np.ndarray], person: Person, side: str) -> 
     shoulder, elbow, wrist = (j[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
     sleeves = np.asarray(person.sleeves, np.float64)
     cloth = (_SHIRT, _SKIN)
-    cones.limb(shoulder, elbow, (_mm(person, "upper_arm"), _mm(person, "elbow")), cloth, 0.12 + 2 * sleeves)
-    cones.limb(elbow, wrist, (_mm(person, "forearm"), _mm(person, "wrist")), cloth, 2 * sleeves - 1)
+    cones.limb(
+        f"{side}_upper_arm",
+        shoulder,
+        elbow,
+        (_mm(person, "upper_arm"), _mm(person, "elbow")),
+        cloth,
+        0.12 + 2 * sleeves,
+    )
+    cones.limb(f"{side}_forearm", elbow, wrist, (_mm(person, "forearm"), _mm(person, "wrist")), cloth, 2 * sleeves - 1)
     # A slightly bent hand: on in the forearm's direction, curling towards the inside of the elbow.
     forearm, upper = unit(wrist - elbow), unit(elbow - shoulder)
     curl = unit(forearm - 0.25 * upper)
     palm = wrist + 0.032 * _column(person.stature_mm) * forearm
     tips = palm + 0.052 * _column(person.stature_mm) * curl
     hand = _mm(person, "hand")
-    cones.add(palm, tips, (hand, 0.58 * hand), (_SKIN, _SKIN))
+    cones.add(f"{side}_hand", palm, tips, (hand, 0.58 * hand), (_SKIN, _SKIN))
 
 
 def _leg(cones: _Cones, j: dict[str, np.ndarray], person: Person, side: str) -> None:
@@ -207,11 +234,12 @@ def _leg(cones: _Cones, j: dict[str, np.ndarray], person: Person, side: str) -> 
     cloth = (_TROUSERS, _SKIN)
     knee_r, ankle_r = _mm(person, "knee"), _mm(person, "ankle")
     front = _toe_direction(j, side)
-    cones.limb(hip, knee, (_mm(person, "thigh"), 1.02 * knee_r), cloth, 2 * covered)
-    cones.limb(knee, ankle, (knee_r, ankle_r), cloth, 2 * covered - 1)
+    cones.limb(f"{side}_thigh", hip, knee, (_mm(person, "thigh"), 1.02 * knee_r), cloth, 2 * covered)
+    cones.limb(f"{side}_shin", knee, ankle, (knee_r, ankle_r), cloth, 2 * covered - 1)
     shin = ankle - knee
     calf = knee + 0.30 * shin - 0.25 * _column(knee_r) * front
     cones.limb(
+        f"{side}_shin",
         calf,
         knee + 0.75 * shin,
         (0.98 * _mm(person, "calf"), 1.05 * ankle_r),
@@ -225,7 +253,7 @@ def _leg(cones: _Cones, j: dict[str, np.ndarray], person: Person, side: str) -> 
     toes = ankle - (drop + _column(0.22 * foot)) * sole + 0.100 * h * front
     for point, radius in ((heel, foot), (toes, 0.78 * foot)):
         point[:, 2] = np.maximum(point[:, 2], radius)
-    cones.add(heel, toes, (foot, 0.78 * foot), (_SHOES, _SHOES))
+    cones.add(f"{side}_foot", heel, toes, (foot, 0.78 * foot), (_SHOES, _SHOES))
 
 
 def _toe_direction(j: dict[str, np.ndarray], side: str) -> np.ndarray:

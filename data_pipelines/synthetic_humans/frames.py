@@ -12,7 +12,7 @@ import cv2
 import jax
 import numpy as np
 
-from data_pipelines.synthetic_humans.render import Scene, joint_visibility, render_batch
+from data_pipelines.synthetic_humans.render import Scene, joint_visibility, render_batch_with_parts
 from data_pipelines.synthetic_humans.scenes import Views, camera_ring, make_scenes
 from data_pipelines.synthetic_humans.sequences import Sequence, SyntheticSettings, rng_of
 from fusion_jax.geometry import Camera
@@ -20,6 +20,8 @@ from fusion_jax.geometry import Camera
 CAMERAS = 4
 BATCH = 32
 JPEG_QUALITY = 95
+# Label maps are flat: measured at 64 px, without a filter they take half the bytes.
+_PNG = [cv2.IMWRITE_PNG_COMPRESSION, 6, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
 
 
 class Shot(NamedTuple):
@@ -65,9 +67,15 @@ def examples(all_shots: Iterable[Shot], size: int) -> Iterator[tuple[str, dict[s
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def draw(scenes: Scene, joints_mm: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """(pictures (B, size, size, 3) uint8, seen (B, 17) bool) of scenes and their world joints (B, 17, 3) mm."""
-    return to_uint8(render_batch(scenes, size)), jax.vmap(joint_visibility)(scenes, joints_mm)
+def draw(scenes: Scene, joints_mm: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """What is seen of scenes and their world joints (B, 17, 3) mm.
+
+    Returns:
+      Pictures (B, size, size, 3) uint8, label maps of body parts (B, size, size) uint8, and which joints are in sight
+      (B, 17) bool.
+    """
+    pictures, parts = render_batch_with_parts(scenes, size)
+    return to_uint8(pictures), parts, jax.vmap(joint_visibility)(scenes, joints_mm)
 
 
 def to_uint8(picture: jax.Array) -> jax.Array:
@@ -77,8 +85,8 @@ def to_uint8(picture: jax.Array) -> jax.Array:
 
 def _finished(job: tuple[list[Shot], Any], size: int, pool: ThreadPoolExecutor) -> Iterator[tuple[str, dict[str, Any]]]:
     batch = job[0]
-    pictures, seen = (np.asarray(value) for value in job[1])
-    for shot, encoded, visible in zip(batch, pool.map(_jpeg, pictures[: len(batch)]), seen, strict=False):
+    pictures, parts, seen = (np.asarray(value)[: len(batch)] for value in job[1])
+    for shot, jpeg, png, visible in zip(batch, pool.map(_jpeg, pictures), map(_png, parts), seen, strict=True):
         labels, joints2d = shot.labels, shot.view.joints2d
         inside = ((joints2d >= -0.5) & (joints2d <= size - 0.5)).all(-1)
         key = f"{labels['sequence']}/{labels['camera_name']}/{labels['frame']:06d}"
@@ -86,7 +94,8 @@ def _finished(job: tuple[list[Shot], Any], size: int, pool: ThreadPoolExecutor) 
         yield (
             key,
             {
-                "image": encoded,
+                "image": jpeg,
+                "parts": png,
                 "joints_world_mm": shot.joints_mm.astype(np.float32),
                 "joints2d_px": joints2d,
                 "valid": np.ones(len(joints2d), bool),
@@ -106,6 +115,13 @@ def _jpeg(picture: np.ndarray) -> bytes:
     )
     if not done:
         raise RuntimeError("OpenCV could not encode a picture as JPEG")
+    return data.tobytes()
+
+
+def _png(parts: np.ndarray) -> bytes:
+    done, data = cv2.imencode(".png", parts, _PNG)
+    if not done:
+        raise RuntimeError("OpenCV could not encode a label map as PNG")
     return data.tobytes()
 
 

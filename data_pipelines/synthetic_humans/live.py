@@ -11,7 +11,7 @@ import numpy as np
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.synthetic_humans.frames import to_uint8
 from data_pipelines.synthetic_humans.people import sample_person, stack_people
-from data_pipelines.synthetic_humans.render import Scene, render_batch
+from data_pipelines.synthetic_humans.render import Scene, render_batch, render_batch_with_parts
 from data_pipelines.synthetic_humans.scenes import Views, camera_ring, make_scenes, stack_cameras
 from data_pipelines.synthetic_humans.sequences import (
     SyntheticSettings,
@@ -84,6 +84,13 @@ def pictures(scenes: Scene, size: int) -> jax.Array:
     return to_uint8(render_batch(scenes, size))
 
 
+@functools.partial(jax.jit, static_argnames="size")
+def pictures_and_parts(scenes: Scene, size: int) -> tuple[jax.Array, jax.Array]:
+    """`pictures`, and their label maps (B, size, size) uint8 of body parts."""
+    drawn, parts = render_batch_with_parts(scenes, size)
+    return to_uint8(drawn), parts
+
+
 def open_live(image_size: int, seed: int, num_subjects: int = 64) -> PoseDataset:
     """The live dataset: more people than the prepared one has, a camera and a room of its own for every picture."""
     settings = SyntheticSettings(size=image_size, num_subjects=num_subjects, seed=seed)
@@ -102,4 +109,6 @@ def open_live(image_size: int, seed: int, num_subjects: int = 64) -> PoseDataset
         family=family(seed),
         fingerprint=f"live-{image_size}px-{num_subjects}s-seed{seed}",
         render=functools.partial(pictures, size=image_size),
+        render_with_parts=functools.partial(pictures_and_parts, size=image_size),
+        offers=("parts",),
     )

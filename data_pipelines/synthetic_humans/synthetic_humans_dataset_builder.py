@@ -47,8 +47,9 @@ def config_name(settings: SyntheticSettings) -> str:
 class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
     """Rendered people who act out named actions before four cameras; splits are by person."""
 
-    VERSION = tfds.core.Version("1.2.0")
+    VERSION = tfds.core.Version("1.3.0")
     RELEASE_NOTES = {
+        "1.3.0": "Examples have a label map of body parts.",
         "1.2.0": "The head's size is the head's; it was 0, unknown.",
         "1.1.0": "Examples tell the camera's model and the head's size.",
         "1.0.0": "First release.",
@@ -65,7 +66,7 @@ class SyntheticHumans(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
-            features=pose_features(17, self.settings.size),
+            features=pose_features(17, self.settings.size, parts=True),
             metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )

@@ -1,4 +1,4 @@
-"""The commands around the 2D network and prediction: `predict` and `import-hourglass`."""
+"""The commands around the 2D network and prediction: `predict`, `import-hourglass`, `import-release`."""
 
 from __future__ import annotations
 
@@ -108,4 +108,30 @@ class ImportHourglass:
         print(
             f"to score it: fusion-jax evaluate --workdir {self.out} --dataset mpii; to train it on: fusion-jax train "
             f"--task heatmaps --init-from {self.out} (on MPII itself with --train-split train+validation)"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportRelease:
+    """Turn the model that the paper's authors published into a run of ours.
+
+    fusion-jax import-release h36m_model_A_14.npz --out runs/release
+
+    Arrays alone are read, by a reader that runs nothing of the file; Theano and Python 2 are not needed.
+    """
+
+    params: tyro.conf.Positional[pathlib.Path]
+    """NPZ file of the repository romanus/code_tekinetal_iccv17, of its network type 1 or 2."""
+    out: pathlib.Path
+    """Work folder to write."""
+
+    def run(self) -> None:
+        from fusion_jax.import_release import import_release
+
+        if (self.out / "config.json").exists():
+            raise UserError(f"{self.out} holds a run already; choose another --out")
+        print(f"written {import_release(self.params, self.out)}")
+        print(
+            f"to score it as its authors did: fusion-jax evaluate --workdir {self.out} --dataset tekin_release "
+            f"--protocol release; for photos: fusion-jax predict photo.jpg --workdir {self.out} --heatmap-workdir RUN"
         )

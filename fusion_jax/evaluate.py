@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from data_pipelines.loader import MissingPosesError, pose_statistics
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
+from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_joints2d
@@ -25,6 +26,7 @@ from fusion_jax.inputs import network_inputs, with_heatmaps
 from fusion_jax.leakage import Seen, check_test, unknown_overlap
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
+from fusion_jax.release_protocol import release_text, score_release
 from fusion_jax.scoring import (
     data_words,
     example_labels,
@@ -55,6 +57,7 @@ def evaluate_run(
     *,
     heatmaps: Source | None = None,
     heatmap_workdir: pathlib.Path | None = None,
+    protocol: Literal["release"] | None = None,
 ) -> dict[str, Any]:
     """Scores the newest checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
 
@@ -71,6 +74,7 @@ def evaluate_run(
       dataset: name of a prepared dataset; None for the run's own, the first of a mixture.
       heatmaps: true, noisy or predicted, whatever the network was trained with; None for the same.
       heatmap_workdir: of the 2D network that predicts them; None for the one that the run was trained with.
+      protocol: `release` also scores as the paper's authors' code does: `release` in the result.
 
     Returns:
       The table as written to the JSON file.
@@ -86,6 +90,8 @@ def evaluate_run(
     if config.task == "heatmaps":
         if heatmaps is not None or heatmap_workdir is not None:
             raise UserError(f"{workdir} is a 2D network, which reads no heatmaps; leave --heatmaps away")
+        if protocol is not None:
+            raise UserError(f"{workdir} is a 2D network; --protocol {protocol} scores poses, leave it away")
         return evaluate_heatmap_run(workdir, split, data_dir, batch_size, dataset)
     mesh = sharding.data_mesh()
     feed = open_feed(config, heatmaps, heatmap_workdir, mesh)
@@ -123,6 +129,8 @@ def evaluate_run(
     if family in PROTOCOLS:
         result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, feed, warnings)
         write_benchmark(workdir / "eval", name, result["benchmark"])
+    if protocol == "release":
+        result["release"] = score_release(feed.trained, state, opened, split, mesh, batch_size)
     write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
     write_tables(workdir / "eval", name, result)
     return result
@@ -175,6 +183,7 @@ def evaluation_text(result: dict[str, Any]) -> str:
         return heatmap_text(result)
     parts = [markdown(result)] if result["mpjpe_mm"] is not None or "benchmark" not in result else []
     parts += [protocol_markdown(result["benchmark"])] if "benchmark" in result else []
+    parts += [release_text(result)] if "release" in result else []
     return "\n".join(parts)
 
 
@@ -209,7 +218,8 @@ def _input_words(config: Config, dataset: PoseDataset, split: str, feed: Feed | 
         heatmaps = feed.words
     else:
         heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else _MADE
-    return f"{config.inputs.image_size} px crops; heatmaps {heatmaps}"
+    extras = "; true body parts" if batch_extras(config) else ""
+    return f"{config.inputs.image_size} px crops; heatmaps {heatmaps}{extras}"
 
 
 def write_samples(

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 import pathlib
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,15 +14,13 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from data_pipelines.mpii.splits import PUBLISHED_TEST
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
 from fusion_jax.config import Config, HourglassConfig
 from fusion_jax.errors import UserError
 from fusion_jax.hourglass import STRIDE, Hourglass
+from fusion_jax.imported_run import check_unused, file_source, write_imported_run
 from fusion_jax.leakage import Seen
 from fusion_jax.presets import preset
-from fusion_jax.records import write_json
 from fusion_jax.skeletons import skeleton
-from fusion_jax.state import TrainState, create_state
 from fusion_jax.torch_file import read_torch_file
 
 PREFIXES = ("model.module.", "module.", "model.", "")
@@ -47,9 +42,6 @@ _SHOWN = 3
 TRAINED_ON = Seen("mpii", "mpii", False, (), {"people": [[PUBLISHED_TEST, 99_999]]})
 """MPII's people are numbered, those of the usual list that everybody tests on first. All others count as trained on."""
 
-_NO_DATA = "none, as its weights are imported: name the data with --dataset mpii"
-"""In the place of the training data's fingerprint, for whoever finds that theirs is another."""
-
 Place = tuple[str, ...]
 
 
@@ -66,8 +58,7 @@ def import_hourglass(checkpoint: pathlib.Path, out: pathlib.Path) -> pathlib.Pat
     Raises:
       UserError: the file cannot be read or is of another network, or the folder is in use.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} is in use; give a new folder for the imported run")
+    check_unused(out)
     contents = read_torch_file(checkpoint)
     try:
         state_dict = _state_dict(contents)
@@ -76,26 +67,12 @@ def import_hourglass(checkpoint: pathlib.Path, out: pathlib.Path) -> pathlib.Pat
         variables = hourglass_variables(state_dict)
     except UserError as error:
         raise UserError(f"{checkpoint}: {error}") from error
-    with checkpoint.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    source: dict[str, Any] = {"file": checkpoint.name, "sha256": digest}
+    source: dict[str, Any] = file_source(checkpoint)
     epoch = contents.get("epoch")
     if type(epoch) is int and abs(epoch) < 1 << 53:
         source["epoch"] = epoch
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save_run(partial, config, DatasetRecord(config.dataset, "data", _NO_DATA), [TRAINED_ON])
-        write_json(partial / "imported.json", source)
-        checkpoints = Checkpoints(partial, config)
-        try:
-            checkpoints.save(0, _state(config, variables), 0)
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    constants = {"batch_stats": variables["batch_stats"]}
+    write_imported_run(out, config, variables["params"], constants, [TRAINED_ON], source)
     return out
 
 
@@ -195,20 +172,6 @@ def _config(network: HourglassConfig, joints: int) -> Config:
     inputs = dataclasses.replace(base.inputs, image_size=side, heatmap_size=side // STRIDE)
     name = f"hourglass-{network.stacks}"
     return dataclasses.replace(base, preset=name, network=network, inputs=inputs, train_split="train+validation")
-
-
-def _state(config: Config, variables: Mapping[str, Any]) -> TrainState:
-    """A run's state with these weights and an optimiser that has done nothing yet."""
-    key = jax.random.key(config.seed)
-    empty = jax.eval_shape(lambda key: create_state(config, key), key)  # without drawing weights first
-    params, statistics = jax.device_put((variables["params"], variables["batch_stats"]))
-    return empty.replace(
-        step=jnp.zeros((), jnp.int32),
-        params=params,
-        constants={"batch_stats": statistics},
-        opt_state=empty.tx.init(params),
-        rng=key,
-    )
 
 
 def _arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:

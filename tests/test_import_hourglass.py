@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from published_hourglass import shapes, state_dict
 from torch_writer import OrderedDict, import_torch, tensor, write
 
-import fusion_jax.import_hourglass as module
+import fusion_jax.imported_run as imported_run
 from data_pipelines.mpii.dummy_data import write_dummy
 from data_pipelines.mpii.settings import MpiiSettings
 from data_pipelines.mpii.source import MpiiSource
@@ -251,7 +251,7 @@ def test_nothing_is_left_where_saving_fails(tmp_path, one, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.Checkpoints, "save", fail)
+    monkeypatch.setattr(imported_run.Checkpoints, "save", fail)
     path = write(tmp_path / "a.pt", {name: tensor(name, array) for name, array in one.items()}, "zip")
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="disk full"):

@@ -10,8 +10,11 @@ from typing import Literal
 
 import tyro
 
-from fusion_jax.cli_predict import ImportHourglass, Predict
+from fusion_jax.cli_analyze import Analyze
+from fusion_jax.cli_predict import ImportHourglass, ImportRelease, Predict
 from fusion_jax.cli_prepare import CheckData, Prepare
+from fusion_jax.cli_prune import Prune
+from fusion_jax.cli_sweep import Sweep
 from fusion_jax.cli_train import Train
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
 
@@ -44,6 +47,8 @@ class Evaluate:
     """For predicted: folder of a trained 2D network, if not the one that the run was trained with."""
     batch_size: int = 64
     """Frames at a time; does not change the result."""
+    protocol: Literal["release"] | None = None
+    """release: also score as the paper's authors' code does (every 4th whole batch of 128), its numbers above ours."""
 
     def run(self) -> None:
         from fusion_jax.evaluate import evaluate_run, evaluation_text
@@ -56,6 +61,7 @@ class Evaluate:
             self.dataset,
             heatmaps=self.heatmaps,
             heatmap_workdir=self.heatmap_workdir,
+            protocol=self.protocol,
         )
         print(evaluation_text(result))
         print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
@@ -112,11 +118,24 @@ class Demo:
 def main(args: list[str] | None = None) -> int:
     """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal.
 
-    `check-data` and `predict` also give 1: the data is incomplete; an input could not be done.
+    `check-data`, `predict` and `prune` also give 1: data is incomplete; an input could not be done; no layer is dead.
     """
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
-    commands = Prepare | CheckData | Train | Evaluate | Report | Predict | ImportHourglass | Demo
+    commands = (
+        Prepare
+        | CheckData
+        | Train
+        | Evaluate
+        | Prune
+        | Analyze
+        | Report
+        | Predict
+        | ImportHourglass
+        | ImportRelease
+        | Sweep
+        | Demo
+    )
     try:
         command = tyro.cli(commands, prog=prog, description=description, args=args)
         logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it

@@ -20,7 +20,12 @@ def program(*args, cwd=ROOT):
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["prepare"], ["train"], ["evaluate"], ["report"], ["predict"], ["import-hourglass"], ["demo"]]
+    "command",
+    [
+        [],
+        *([name] for name in ("prepare", "train", "sweep", "evaluate", "analyze", "prune", "report", "predict")),
+        *([name] for name in ("import-hourglass", "import-release", "demo")),
+    ],
 )
 def test_help_teaches_and_loads_nothing_heavy(command):
     code = (

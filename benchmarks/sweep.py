@@ -5,6 +5,7 @@ python benchmarks/sweep.py --preset tiny --batch-size 32 --steps 40
 
 import dataclasses
 import json
+import os
 import time
 
 import jax
@@ -44,6 +45,7 @@ def timed(step, state, *rest, steps: int) -> tuple[float, float]:
 
 
 def main(args: Args) -> None:
+    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)  # as `fusion-jax sweep` does
     base = preset(args.preset)
     depth = len(base.fusion.streams[0].layers)
     networks = [dataclasses.replace(base.fusion, strategy="fixed", beta=float(beta)) for beta in range(depth + 1)]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import jax
 
+from fusion_jax.machine import machine_words
+
 
 class Timing(NamedTuple):
     """Seconds: of the first call, compilation included, and the median, least and most of the repeats."""
@@ -38,19 +40,7 @@ def header() -> str:
     """Machine, device and versions in one line."""
     import flax
 
-    processor = next(
-        (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
-        platform.processor(),
-    )
     return (
-        f"{processor}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; {jax.devices()[0].device_kind} x "
-        f"{jax.device_count()}; Python {platform.python_version()}, jax {jax.__version__}, flax {flax.__version__}"
+        f"{machine_words()}; load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, jax {jax.__version__}, "
+        f"flax {flax.__version__}"
     )
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path) as file:
-            return file.readlines()
-    except OSError:
-        return []

@@ -89,8 +89,8 @@ class PoseDataset:
         for name in extras:
             if name not in self.offers:
                 raise UserError(
-                    f"{self.name} has no {name!r}, which a stream of the network reads; synthetic_humans as "
-                    "fusion-jax prepare writes it since version 1.3.0 has them, and synthetic_humans/live; take one of "
+                    f"{self.name} has no {name!r}, which a stream of the network reads; synthetic_humans has them from "
+                    "version 1.3.0 on (fusion-jax prepare synthetic_humans), and synthetic_humans/live; take one of "
                     "those, or a network without that stream"
                 )
         return dataclasses.replace(self, extras=extras)

@@ -34,6 +34,8 @@ def analyze_run(
     data_dir: pathlib.Path | None = None,
     batch_size: int = 64,
     seed: int = 0,
+    *,
+    dataset: str | None = None,
 ) -> Analysis:
     """Analyses the newest checkpoint and writes WORKDIR/analysis: analysis.json and .md, the correlations, pictures.
 
@@ -47,6 +49,7 @@ def analyze_run(
       data_dir: where the data is now, if it moved since training.
       batch_size: frames at a time; does not change the result.
       seed: decides which frames exchange inputs, and the noise.
+      dataset: name of another prepared dataset; None for the run's own.
 
     Raises:
       UserError: a value out of range, no run, one of a 2D network, no checkpoint, no such split, data that differs
@@ -63,7 +66,7 @@ def analyze_run(
             f"this one: fusion-jax evaluate --workdir {workdir}"
         )
     curves, gradient_words = _gradients(workdir)
-    looked_at, warnings = _open(workdir, config, record, data_dir, split, frames, batch_size)
+    looked_at, warnings = _open(workdir, config, record, data_dir, dataset, split, frames, batch_size)
     correlation, correlation_words = correlate_streams(looked_at)
     mpjpe_mm, usage, usage_words = stream_usage(looked_at, seed)
     streams = active_streams(config.fusion.streams, config.fusion.strategy)
@@ -106,20 +109,21 @@ def _open(
     config: Config,
     record: DatasetRecord,
     data_dir: pathlib.Path | None,
+    dataset: str | None,
     split: str,
     limit: int | None,
     batch_size: int,
 ) -> tuple[Frames, list[str]]:
-    """Checkpoint and data, as for an evaluation of the run's own dataset, and warnings about them."""
-    mesh = sharding.data_mesh()
+    """Checkpoint and data, as for an evaluation, and warnings about them."""
+    mesh, own = sharding.data_mesh(), dataset is None
     feed = open_feed(config, None, None, mesh)
-    opened: PoseDataset = open_scored(config, record, data_dir, None, workdir)
+    opened: PoseDataset = open_scored(config, record, data_dir, dataset, workdir)
     if config.heatmaps.source == "noisy":
         check_joints2d(opened, split)
     rows = choose_rows(len(opened.split(split)), limit)
-    _, warnings = seen_before(config, workdir, opened, split, own=True)
+    _, warnings = seen_before(config, workdir, opened, split, own=own)
     if feed.net is not None:
-        for part in other_parts(config, split, own=True):
+        for part in other_parts(config, split, own=own):
             check_test(feed.net.seen, opened, part)
         folder = data_dir or pathlib.Path(record.data_dir)
         opened = with_cache(opened, folder, feed.net, set(split.split("+")), mesh)

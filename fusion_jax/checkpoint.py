@@ -27,6 +27,8 @@ from fusion_jax.sharding import replicated
 from fusion_jax.state import TrainState, create_state
 
 _SEEN = "trained_on.json"
+IMPORTED = "none, as its weights are imported"
+"""In the place of the fingerprint of a run's training data where it was not trained here."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,8 @@ class Analyze:
     """Folder of the run of a fusion network."""
     split: str = "test"
     """Part of the dataset: test people were never seen in training."""
+    dataset: str | None = None
+    """Another prepared dataset; none: the run's own. A run of imported weights has none of its own here."""
     frames: int | None = None
     """At most this many frames, evenly spaced over the split; none: all."""
     data_dir: pathlib.Path | None = None
@@ -37,6 +39,8 @@ class Analyze:
         from fusion_jax.analysis_record import analysis_markdown
         from fusion_jax.analyze import FOLDER, analyze_run
 
-        found = analyze_run(self.workdir, self.split, self.frames, self.data_dir, self.batch_size, self.seed)
+        found = analyze_run(
+            self.workdir, self.split, self.frames, self.data_dir, self.batch_size, self.seed, dataset=self.dataset
+        )
         print(analysis_markdown(found))
         print(f"written to {self.workdir / FOLDER}")

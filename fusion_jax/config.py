@@ -208,6 +208,8 @@ class Config:
             varied = self.batch_size > 1 or self.inputs.image_size // STRIDE > 2**self.network.depth
             expected = "2 or more: the lowest maps are 1 px, and batch norm has no variance of one value"
             check_field(varied, "batch_size", self.batch_size, expected)
+        elif self.heatmaps.source != "true" and "heatmap" not in {stream.name for stream in self.network.streams}:
+            raise UserError(f"heatmaps are {self.heatmaps.source!r}, and no stream reads them; leave --heatmaps away")
         elif self.heatmaps.net is not None:
             ours, theirs = self.inputs.heatmap_skeleton, self.heatmaps.net.inputs.heatmap_skeleton
             expected = f"{theirs!r}, which the 2D network of {self.heatmaps.net.workdir} predicts"

@@ -13,7 +13,6 @@ import numpy as np
 from data_pipelines.loader import MissingPosesError, pose_statistics
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_joints2d
@@ -24,6 +23,7 @@ from fusion_jax.heatmap_feed import Feed, open_feed
 from fusion_jax.heatmap_net import Source
 from fusion_jax.inputs import network_inputs, with_heatmaps
 from fusion_jax.leakage import Seen, check_test, unknown_overlap
+from fusion_jax.network import active_streams
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
 from fusion_jax.release_protocol import release_text, score_release
@@ -95,6 +95,8 @@ def evaluate_run(
         return evaluate_heatmap_run(workdir, split, data_dir, batch_size, dataset)
     mesh = sharding.data_mesh()
     feed = open_feed(config, heatmaps, heatmap_workdir, mesh)
+    if protocol is not None and feed.config.heatmaps.source == "noisy":
+        raise UserError(f"--protocol {protocol} is not for noisy heatmaps, which its authors never scored; leave it")
     config = feed.config
     opened = open_scored(feed.trained, record, data_dir, dataset, workdir)
     layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
@@ -161,9 +163,8 @@ def _benchmark(
     warnings: Sequence[str],
 ) -> dict[str, Any]:
     config = feed.config
-    strategy, fed = config.fusion.strategy, _input_words(config, dataset, split, feed)
-    alone = {"image": "; this network reads the crops alone", "heatmap": "; this network reads the heatmaps alone"}
-    given = strategy != "image" and _MADE in fed
+    fed, streams = _input_words(config, dataset, split, feed), _read(config)
+    given = "heatmap" in streams and _MADE in fed
     return score_benchmark(
         protocol,
         frames,
@@ -171,7 +172,7 @@ def _benchmark(
         split,
         seen,
         config,
-        network_input=fed + alone.get(strategy, ""),
+        network_input=fed + ("; nothing else" if len(streams) == 1 else ""),
         differs=["the network is given the true 2D joints, as heatmaps"] if given else [],
         warnings=warnings,
     )
@@ -214,12 +215,21 @@ def protocol_words(
 
 
 def _input_words(config: Config, dataset: PoseDataset, split: str, feed: Feed | None) -> str:
-    if feed is not None and feed.words:
-        heatmaps = feed.words
-    else:
-        heatmaps = "stored with the data" if "heatmap" in dataset.split(split)[0] else _MADE
-    extras = "; true body parts" if batch_extras(config) else ""
-    return f"{config.inputs.image_size} px crops; heatmaps {heatmaps}{extras}"
+    """What the streams that the strategy reads are given."""
+    stored = "heatmap" in dataset.split(split)[0]
+    heatmaps = feed.words if feed is not None and feed.words else "stored with the data" if stored else _MADE
+    given = {
+        "image": f"{config.inputs.image_size} px crops",
+        "heatmap": f"heatmaps {heatmaps}",
+        "parts": "true body parts",
+        "silhouette": "the true silhouette",
+    }
+    return "; ".join(given.get(name, name) for name in _read(config))
+
+
+def _read(config: Config) -> list[str]:
+    """The names of the streams that a run's strategy reads."""
+    return [stream.name for stream in active_streams(config.fusion.streams, config.fusion.strategy)]
 
 
 def write_samples(

@@ -66,7 +66,7 @@ def open_feed(config: Config, source: Source | None, workdir: pathlib.Path | Non
         net = reopen_heatmap_net(own.net, mesh)
     else:
         raise UserError(
-            f"the fusion network was trained on heatmaps from {own.source} joints, so it has no 2D network of its own; "
+            f"the fusion network was trained on heatmaps {training_words(own)}, so it has no 2D network of its own; "
             "give one: --heatmap-workdir RUN (made by fusion-jax train --task heatmaps)"
         )
     check_net_fits(config, net)
@@ -79,6 +79,11 @@ def open_feed(config: Config, source: Source | None, workdir: pathlib.Path | Non
         f"predicted by {net.identity}",
         "" if same else f"_predicted_{net.net.weights[:8]}",
     )
+
+
+def training_words(heatmaps: HeatmapConfig) -> str:
+    """Where a run's heatmaps came from that no 2D network of ours predicted."""
+    return "that come with its data, of true joints or stored," if heatmaps.source == "true" else "of joints with noise"
 
 
 def _fed(config: Config, heatmaps: HeatmapConfig) -> Config:

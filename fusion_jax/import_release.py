@@ -142,7 +142,7 @@ def converted(params: Sequence[np.ndarray], config: Config) -> dict[str, Any]:
     wrong = wrong or [
         f"array {place} ({name}) holds numbers that are not finite"
         for place, ((name, _), array) in enumerate(zip(named, params, strict=True))
-        if not np.isfinite(array).all() or np.abs(array).max() > _LARGEST
+        if not np.isfinite(array).all() or float(np.abs(array).max()) > _LARGEST
     ]
     if wrong:
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""

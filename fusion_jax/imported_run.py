@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
+from fusion_jax.checkpoint import IMPORTED, Checkpoints, DatasetRecord, save_run
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.leakage import Seen
@@ -43,11 +43,10 @@ def write_imported_run(
       seen: what the weights were trained on.
       source: JSON data, where they are from.
     """
-    unknown = f"none, as its weights are imported: name the data with --dataset {config.dataset}"
     partial = out.absolute().with_name(f".{out.absolute().name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save_run(partial, config, DatasetRecord(config.dataset, "data", unknown), list(seen))
+        save_run(partial, config, DatasetRecord(config.dataset, "data", IMPORTED), list(seen))
         write_json(partial / "imported.json", dict(source))
         checkpoints = Checkpoints(partial, config)
         try:

@@ -16,7 +16,7 @@ from fusion_jax.batch import Batch, batch_extras
 from fusion_jax.checkpoint import load_run, restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig
 from fusion_jax.errors import UserError, check_field
-from fusion_jax.heatmap_feed import open_feed
+from fusion_jax.heatmap_feed import open_feed, training_words
 from fusion_jax.heatmaps import decode_heatmaps
 from fusion_jax.inputs import predict_heatmaps
 from fusion_jax.state import TrainState, heatmap_network_variables
@@ -86,8 +86,8 @@ class NetworkPair:
             )
         if own.source != "predicted":
             self.notes.append(
-                f"the fusion network was trained on heatmaps from {own.source} joints and is given predicted ones, "
-                "which it has never seen"
+                f"the fusion network was trained on heatmaps {training_words(own)} and is given those of "
+                f"{net.identity}, which it has never seen"
             )
 
     def heatmaps(self, crops: Sequence[np.ndarray]) -> list[Seen]:

@@ -14,7 +14,7 @@ def softness(numbers: Numbers) -> str:
     shown = f"fusion weights w_1 .. w_{len(weights)}: {', '.join(f'{w:.4g}' for w in weights)}"
     if not mixed:
         return f"{shown}; within {eps:g} of 0 or 1, so the streams merge once"
-    between = f"layer {mixed[0]} still mixes" if len(mixed) == 1 else f"layers {mixed[0]} .. {mixed[-1]} still mix"
+    between = f"layer {mixed[0]} still mixes" if len(mixed) == 1 else f"layers {', '.join(map(str, mixed))} still mix"
     return f"{shown}; the run is still soft: {between} data streams and fusion stream at eps {eps:g}"
 
 
@@ -70,7 +70,7 @@ def _bound_words(bound: Numbers) -> str:
     if bound["max"] == 0:
         return "the dropped weights are exactly 0 and 1: whatever changes is float rounding"
     shown = f"{millimetres(bound['mean'])} on average, {millimetres(bound['max'])} at most"
-    return f"bound, worked out from the dropped weights: {shown}"
+    return f"bound, worked out from the dropped weights: {shown}, plus float rounding"
 
 
 def _row(name: str, pair: Numbers, form: str, more: str = "less") -> str:

@@ -28,15 +28,18 @@ from fusion_jax.run_record import Evaluation, RunRecord, Samples, is_number, rea
 
 _TASK = (
     "From one photo of a person, this network predicts where the body's joints are in 3D, relative to the "
-    "pelvis, in millimetres. It can read the photo itself, and heatmaps: maps of where in the photo each "
-    "joint seems to be. "
+    "pelvis, in millimetres. "
 )
+_READS = {
+    "image": "the photo itself",
+    "heatmap": "heatmaps: maps of where in the photo each joint seems to be",
+    "parts": "maps of the body's parts",
+    "silhouette": "the person's silhouette",
+}
 _STRATEGIES = {
-    "learned": "Training itself chose where the two merge: w = σ(α (l − β)), with α and β trained.",
-    "fixed": "The layer where the two merge was set by hand.",
+    "learned": "Training itself chose where the streams merge: w = σ(α (l − β)), with α and β trained.",
+    "fixed": "The layer where the streams merge was set by hand.",
     "free": "Each layer has a trained mixing weight of its own.",
-    "image": "This run reads the photo alone, without heatmaps.",
-    "heatmap": "This run reads the heatmaps alone, without the photo.",
 }
 
 
@@ -94,9 +97,16 @@ def _page(run: RunRecord, sections: Sequence[Section]) -> str:
     if run.task == "heatmaps":
         words, numbers = TASK, heatmap_numbers(run)
     else:
-        words, numbers = _TASK + _STRATEGIES.get(run.strategy, ""), _big_numbers(run)
+        words, numbers = _words(run), _big_numbers(run)
     top = [report_page.header(name, words), report_page.contents(sections), report_page.cards(numbers)]
     return report_page.page(f"{name} - fusion-jax report", "\n".join(top), sections)
+
+
+def _words(run: RunRecord) -> str:
+    """What the network does, reads and how its streams merge."""
+    reads = [_READS.get(name, f"the stream {name}") for name in run.streams]
+    merge = _STRATEGIES.get(run.strategy, "") if len(reads) > 1 else "It reads nothing else."
+    return f"{_TASK}It reads {', and '.join(reads)}. {merge}"
 
 
 def _big_numbers(run: RunRecord) -> list[tuple[str, str]]:

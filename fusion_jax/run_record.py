@@ -137,6 +137,12 @@ class RunRecord(NamedTuple):
         return str(self._setting("network", "strategy"))
 
     @property
+    def streams(self) -> list[str]:
+        """The names of the streams that are read."""
+        names = [str(stream["name"]) for stream in self._setting("network", "streams")]
+        return [self.strategy] if self.strategy in names else names
+
+    @property
     def num_layers(self) -> int:
         """L."""
         return len(self._setting("network", "streams")[0]["layers"])
@@ -174,11 +180,15 @@ def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
     return run._replace(evaluations=read_evaluations(workdir, run.skeleton, run.task))
 
 
-def read_log(path: Path) -> tuple[list[Record], list[Record]]:
+def read_log(path: Path, *, nested: bool = False) -> tuple[list[Record], list[Record]]:
     """The (train, validation) records of a metrics.jsonl, by rising step; of a repeated step the last counts.
 
     A run that was resumed logs some steps again. A last line without its line end was cut short by a kill;
     where it does not parse it is left out.
+
+    Args:
+      path: of the log.
+      nested: whether a record holds the numbers of many runs, as a sweep's do: lists under `members`, equally long.
 
     Raises:
       UserError: no file, no training record, or a broken line, by number.
@@ -196,7 +206,9 @@ def read_log(path: Path) -> tuple[list[Record], list[Record]]:
             if number == len(lines):  # no line end: cut short
                 continue
             raise UserError(f"{path}, line {number}: not a JSON object ({error}); repair or delete it") from None
-        _check_record(record, f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        own = _without_members(record, where) if nested else record
+        _check_record(own, where)
         by_step.setdefault(record["kind"], {})[record["step"]] = record
     if not by_step["train"]:
         raise UserError(
@@ -207,6 +219,16 @@ def read_log(path: Path) -> tuple[list[Record], list[Record]]:
     if len(lengths) > 1:
         raise UserError(f"{path}: fusion_weights has {sorted(lengths)} entries in different lines, expected one L")
     return train, validation
+
+
+def _without_members(record: Any, where: str) -> Any:
+    """A sweep's record without its lists of members, once these are checked."""
+    lists = record.get("members") if isinstance(record, dict) else None
+    values = list(lists.values()) if isinstance(lists, dict) else []
+    whole = values and all(isinstance(v, list) and v and all(map(is_number, v)) for v in values)
+    if not whole or len(set(map(len, values))) != 1:
+        raise UserError(f"{where}: members is no object of equally long lists of finite numbers; repair or delete it")
+    return {name: value for name, value in record.items() if name != "members"}
 
 
 def _check_record(record: Any, where: str) -> None:

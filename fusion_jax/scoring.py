@@ -17,7 +17,7 @@ from data_pipelines.prepared import PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import DatasetRecord, load_seen
+from fusion_jax.checkpoint import IMPORTED, DatasetRecord, load_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError
@@ -103,6 +103,8 @@ def open_scored(
     if dataset is not None:
         return open_dataset(dataset, folder, loaded_size(config), config.drawn_by).with_extras(batch_extras(config))
     name = parse_mixture(config.dataset)[0][0]
+    if record.fingerprint.startswith(IMPORTED):
+        raise UserError(f"{workdir} was not trained here, so it has no data of its own; name some: --dataset {name}")
     opened = open_dataset(name, folder, loaded_size(config), config.drawn_by)
     expected = record.fingerprint.split("+")[0]
     if opened.fingerprint != expected:

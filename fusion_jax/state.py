@@ -105,7 +105,10 @@ def create_state(
       key: a typed PRNG key.
       pose_mean_mm, pose_std_mm: (J, 3) statistics of the training poses that scale the output; without them (or
         with standardise_targets off) the output layer works in mm.
-      extra_inputs: (name, shape of one example) of streams other than `image` and `heatmap`.
+      extra_inputs: (name, shape of one example) of streams other than `batch.STREAMS`.
+
+    Raises:
+      UserError: the shape of a stream's input is not known.
     """
     init_key, run_key = jax.random.split(key)
     heatmap_network: Hourglass | None = None
@@ -116,6 +119,12 @@ def create_state(
         fusion_net = network = make_network(config.network, config.inputs)
         wanted = {stream.name for stream in active_streams(fusion_net.streams, fusion_net.strategy)}
         shapes = input_shapes(config.inputs) | {name: (1, *shape) for name, shape in extra_inputs}
+        unknown = sorted(wanted - shapes.keys())
+        if unknown:
+            raise UserError(
+                f"the network has a stream {unknown[0]!r}, whose input's shape is not known; give it to create_state: "
+                f"extra_inputs=(({unknown[0]!r}, (H, W, C)),), and train with your own loop"
+            )
         variables = fusion_net.init(init_key, {k: jnp.zeros(v) for k, v in shapes.items() if k in wanted})
         params, constants = dict(variables["params"]), dict(variables["constants"])
         if config.network.standardise_targets and pose_mean_mm is not None and pose_std_mm is not None:

@@ -12,8 +12,8 @@ from fusion_jax.analysis_record import Correlation
 from fusion_jax.correlation import Moments, block_means, r_squared, update
 from fusion_jax.errors import UserError
 from fusion_jax.network import Conv, FusionNet, active_streams
+from fusion_jax.prune import mixing_weights
 from fusion_jax.state import TrainState, network_variables
-from fusion_jax.steps import fusion_state
 from fusion_jax.stream_usage import Frames, read_inputs
 
 
@@ -112,8 +112,8 @@ def correlate_streams(frames: Frames) -> tuple[ChannelCorrelation | None, str]:
         tuple(int(width - count) for width, count in zip(widths, counts, strict=True)),
         tuple(map(tuple, block_means(matrix, stream, len(streams)))),
     )
-    weights = fusion_state(frames.state).get("fusion_weights")
-    if weights is not None:
-        words += f" There w = {float(weights[layer - 1]):.2f}: 0 reads these features, 1 does not."
+    if network.strategy in ("learned", "free"):
+        weight = mixing_weights(frames.config, frames.state.params)[layer - 1]
+        words += f" There w = {weight:.2f}: 0 reads these features, 1 does not."
     channel = np.concatenate([np.arange(width) for width in widths])[alive]
     return ChannelCorrelation(found, matrix, stream, channel), words

@@ -9,13 +9,17 @@ from matplotlib.figure import Figure
 
 from fusion_jax.sweep_plan import FREE, LEARNED
 from fusion_jax.sweep_stats import Result, by_seed, interval, labels
+from fusion_jax.switched import MIXED
 
 _FIXED, _LEARNED, _OTHERS = "#4d4d4d", "#d55e00", {"free": "#009e73", "image": "#0072b2", "heatmap": "#cc79a7"}
-_STARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00")
+_STARTS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#4d4d4d")
 
 
 def error_against_beta(results: Sequence[Result]) -> Figure:
-    """mpjpe in mm of fusion fixed at each layer, with 95 % bars over seeds; every learned run at its own beta."""
+    """mpjpe in mm of fusion fixed at each layer, with 95 % bars over seeds; every learned run at its own beta.
+
+    The axis holds the runs that fuse; what lies beyond, such as a weak stream alone, is told by its number.
+    """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axis = figure.subplots()
     depth = max(len(r["weights"]) for r in results)
@@ -34,6 +38,8 @@ def error_against_beta(results: Sequence[Result]) -> Figure:
     for label, color in _OTHERS.items():
         if label in labels(results):
             _level(axis, results, label, color, {FREE: "free weights"}.get(label, f"{label} alone"))
+    mixed = [r["mpjpe_mm"] for r in results if r["strategy"] in MIXED]
+    axis.set_ylim(*_around(mixed or [r["mpjpe_mm"] for r in results]))
     axis.set_xticks(range(depth + 1))
     axis.set_xlabel("layer of fusion β (0 early, L late)")
     axis.set_ylabel("mpjpe on unseen people, mm")
@@ -59,9 +65,16 @@ def beta_over_steps(curves: Mapping[str, Sequence[tuple[np.ndarray, np.ndarray]]
     return figure
 
 
+def _around(errors: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis that holds all errors, with room for bars around them."""
+    low, high = min(errors), max(errors)
+    room = 0.5 * (high - low) + 0.02 * high
+    return low - room, high + room
+
+
 def _level(axis, results: Sequence[Result], label: str, color: str, name: str) -> None:
     """A horizontal line at a kind's mean, with its interval as a band."""
     span = interval(list(by_seed(results, label).values()))
-    axis.axhline(span.mean, color=color, lw=1.3, label=name)
+    axis.axhline(span.mean, color=color, lw=1.3, label=f"{name}, {span.mean:.1f} mm")
     if span.low is not None and span.high is not None:
         axis.axhspan(span.low, span.high, color=color, alpha=0.12, lw=0)

@@ -94,6 +94,11 @@ def fixed_label(beta: float) -> str:
     return f"fixed at {beta:g}"
 
 
+def _exact(value: float) -> str:
+    """A number in as few digits as tell it from all others."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+
+
 def _kinds(base: Config, sweep: SweepConfig) -> Iterator[tuple[str, Config]]:
     """(label, config) of each kind of run; what comes twice is the same."""
     network, optim = base.fusion, base.optim
@@ -101,17 +106,21 @@ def _kinds(base: Config, sweep: SweepConfig) -> Iterator[tuple[str, Config]]:
 
     def variant(strategy: str, beta: float | None = None, streams=network.streams, **settings) -> Config:
         changed = dataclasses.replace(network, streams=streams, strategy=strategy, beta=beta)
+        if strategy != "learned":
+            settings["alpha_final"] = None  # which only `learned` knows
         return dataclasses.replace(base, network=changed, optim=dataclasses.replace(optim, **settings))
 
     if "learned" in sweep.strategies:
         yield LEARNED, variant("learned", network.beta if network.strategy == "learned" else None)
         for weight in sweep.lambdas:
             if weight != optim.alpha_penalty_weight:
-                yield f"learned, lambda {weight:g}", variant("learned", alpha_penalty_weight=weight)
+                yield f"learned, lambda {_exact(weight)}", variant("learned", alpha_penalty_weight=weight)
+        own_start = (depth + 1) / 2 if network.strategy != "learned" or network.beta is None else network.beta
         for beta in (1.0, float(depth)) if sweep.initial_betas is None else sweep.initial_betas:
-            yield f"learned, from beta {beta:g}", variant("learned", beta)
+            if beta != own_start:
+                yield f"learned, from beta {_exact(beta)}", variant("learned", beta)
         for alpha in sweep.final_alphas:
-            yield f"learned, alpha led to {alpha:g}", variant("learned", alpha_final=alpha)
+            yield f"learned, alpha led to {_exact(alpha)}", variant("learned", alpha_final=alpha)
         for extra in [stream for stream in network.streams if stream.name not in _PAIR]:
             others = tuple(stream for stream in network.streams if stream != extra)
             if len(others) > 1:
@@ -121,6 +130,7 @@ def _kinds(base: Config, sweep: SweepConfig) -> Iterator[tuple[str, Config]]:
     if "fixed" in sweep.strategies:
         for layer in range(depth + 1):
             yield fixed_label(layer), variant("fixed", float(layer))
+    names = [stream.name for stream in network.streams]
     for name in SINGLE_STREAM:
-        if name in sweep.strategies and name in {stream.name for stream in network.streams}:
+        if name in sweep.strategies and (name in names or sweep.strategies != STRATEGIES):  # a missing one is refused
             yield name, variant(name)

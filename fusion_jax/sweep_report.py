@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +11,12 @@ import numpy as np
 from fusion_jax import sweep_stats
 from fusion_jax.pictures import png_bytes
 from fusion_jax.records import read_json, write_bytes, write_text
+from fusion_jax.run_record import read_log
 from fusion_jax.sweep_pictures import beta_over_steps, error_against_beta
 from fusion_jax.sweep_plan import LEARNED, groups, members_of
 from fusion_jax.sweep_stats import Result, by_seed, interval, labels
 
+_HEATMAPS = {"true": "of true 2D joints", "noisy": "of true 2D joints with a 2D network's errors"}
 ERROR_FIGURE, BETA_FIGURE = "error_against_beta.png", "beta_over_steps.png"
 
 
@@ -41,16 +42,20 @@ def sweep_markdown(results: Sequence[Result], plan: dict[str, Any], with_betas: 
     """The page of a sweep; figures are named, not held."""
     config = next(iter(plan["members"].values()))["config"]
     seeds, frames = len({r["seed"] for r in results}), results[0]["num_frames"]
+    streams = ", ".join(stream["name"] for stream in config["network"]["streams"])
+    found = sweep_stats.claims(results)
+    heatmaps = _HEATMAPS[config["heatmaps"]["source"]]
+    spans = ", with 95 % intervals of the mean over seeds (Student's t)" if seeds > 1 else "; one seed has no interval"
     lines = [
-        f"{len(results)} runs of preset `{config['preset']}`: {config['steps']} steps of batch {config['batch_size']} "
-        f"on {plan['dataset']['name']}, {seeds} seed{'s' * (seeds > 1)} of each kind, data in the same order for all. "
-        f"Scored on all {frames} frames of {plan['split']}, people that no run was trained or chosen on. Errors in mm, "
-        "with 95 % intervals of the mean over seeds (Student's t).",
+        f"{len(results)} runs of preset `{config['preset']}` at {config['inputs']['image_size']} px: {config['steps']} "
+        f"steps of batch {config['batch_size']} on {plan['dataset']['name']}, {seeds} seed{'s' * (seeds > 1)} of each "
+        f"kind, data in the same order for all. Streams: {streams}; heatmaps {heatmaps}. Scored on all {frames} frames "
+        f"of {plan['split']}, people that no run was trained on. Errors in mm{spans}.",
         "",
         *results_table(results),
         "",
         "Alive: of the network cut down to the layers that are read once weights within "
-        f"{results[0]['alive']['eps']:g} of 0 or 1 count as 0 or 1; GFLOPs of one forward pass of one picture; "
+        f"{results[0]['eps']:g} of 0 or 1 count as 0 or 1; GFLOPs of one forward pass of one picture; "
         f"images/s forward at batch {results[0]['speed_batch']}, all networks taking turns on this machine.",
         "",
         f"![Error against the layer of fusion]({ERROR_FIGURE})",
@@ -58,7 +63,8 @@ def sweep_markdown(results: Sequence[Result], plan: dict[str, Any], with_betas: 
         *([f"![Fusion layer over the steps]({BETA_FIGURE})", ""] if with_betas else []),
         *differences_table(results),
         "",
-        *(f"- {claim.statement}: **{claim.verdict}**. {_sentence(claim.why)}" for claim in sweep_stats.claims(results)),
+        *(["Each verdict stands at 95 % on its own; of many such, one may be wrong by chance.", ""] if found else []),
+        *(f"- {claim.statement}: **{claim.verdict}**. {_sentence(claim.why)}" for claim in found),
         *(f"- {note}" for note in sweep_stats.notes(results)),
         "",
     ]
@@ -110,8 +116,8 @@ def _beta_curves(out: pathlib.Path, plan: dict[str, Any]) -> dict[str, list[tupl
     curves: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for number, group in enumerate(groups(members_of(plan))):
         path = out / "groups" / str(number) / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        rows = [row for row in rows if "beta" in row.get("members", {})]
+        rows = read_log(path, nested=True)[0] if path.exists() else []
+        rows = [row for row in rows if "beta" in row["members"]]
         steps = np.array([row["step"] for row in rows])
         for place, member in enumerate(group):
             if rows and member.config.fusion.strategy == "learned":

@@ -13,6 +13,7 @@ from fusion_jax.sweep_plan import FREE, LEARNED
 Result = Mapping[str, Any]
 Verdict = Literal["holds", "does not hold", "cannot be told at this budget"]
 CONFIDENCE = 0.95
+_FROM = "learned, from beta "
 LOW_R2 = 0.1
 """Below this mean squared correlation two streams count as decorrelated; the paper says near zero."""
 
@@ -80,10 +81,11 @@ def claims(results: Sequence[Result]) -> list[Claim]:
     if LEARNED not in found:
         return []
     fixed = [r["label"] for r in results if r["strategy"] == "fixed"]
-    single = [r["label"] for r in results if r["strategy"] in ("image", "heatmap")]
+    single = dict.fromkeys(r["label"] for r in results if r["strategy"] in ("image", "heatmap"))
+    alone = f"Trainable fusion has a lower error than {' and '.join(single)} alone"
     made = [
         _beats(results, "Trainable fusion has a lower error than every hand-chosen layer", list(dict.fromkeys(fixed))),
-        _beats(results, "Trainable fusion has a lower error than each stream alone", list(dict.fromkeys(single))),
+        _beats(results, alone, list(single)),
         _settles_late(results),
         _beats(results, "The penalty lowers the error against none", _present(found, "learned, lambda 0")),
         _beats(results, "The penalty lowers the error against free weights", _present(found, FREE)),
@@ -120,7 +122,8 @@ def _beats(results: Sequence[Result], statement: str, others: list[str]) -> Clai
     known = {other: change for other, change in changes.items() if change is not None}
     if not known:
         return None
-    told = f"difference to trainable fusion, {CONFIDENCE:.0%} for all together: " + "; ".join(
+    together = " for all together" if len(known) > 1 else ""
+    told = f"difference to trainable fusion, {100 * CONFIDENCE:.0f} %{together}: " + "; ".join(
         f"{other} {_span(change)}" for other, change in known.items()
     )
     return Claim(statement, _verdict(list(known.values())), told)
@@ -136,10 +139,13 @@ def _verdict(changes: Sequence[Interval]) -> Verdict:
 
 
 def _settles_late(results: Sequence[Result]) -> Claim:
-    """Whether beta ends beyond the middle layer wherever it started."""
+    """Whether beta ends beyond the middle layer wherever it started, below the middle too."""
     depth = max(len(r["weights"]) for r in results)
     middle = (depth + 1) / 2
-    starts = [name for name in labels(results) if name == LEARNED or name.startswith("learned, from beta")]
+    starts = {LEARNED: middle}
+    for name in labels(results):
+        if name.startswith(_FROM):
+            starts[name] = float(name.removeprefix(_FROM))
     ends = {name: interval(list(by_seed(results, name, "beta").values()), len(starts)) for name in starts}
     told = f"beta at the end, of {depth} layers with {middle:g} in the middle: " + "; ".join(
         f"{name} {end.mean:.2f}" + ("" if end.low is None or end.high is None else f" ± {(end.high - end.low) / 2:.2f}")
@@ -149,10 +155,12 @@ def _settles_late(results: Sequence[Result]) -> Claim:
     verdict: Verdict = "cannot be told at this budget"
     if max(means) - min(means) > 1:
         told += "; where it ends still depends on where it started"
-    elif all(end.low is not None and end.low > middle for end in ends.values()):
-        verdict = "holds"
     elif any(end.high is not None and end.high < middle for end in ends.values()):
         verdict = "does not hold"
+    elif min(starts.values()) >= middle:
+        told += "; no run started below the middle, so nothing shows that beta is drawn there"
+    elif all(end.low is not None and end.low > middle for end in ends.values()):
+        verdict = "holds"
     return Claim("Fusion settles late, beyond the middle layer", verdict, told)
 
 
@@ -160,14 +168,17 @@ def _cheaper(results: Sequence[Result], others: list[str]) -> Claim | None:
     """Whether `learned`, cut down to its live layers, needs fewer operations than runs without the penalty."""
     if not others:
         return None
-    rows = [{**r, "alive_gflops": r["alive"]["gflops"]} for r in results]
+    rows = [{**r, "alive_gflops": r["alive"]["gflops"]} for r in results if r["label"] in (LEARNED, *others)]
     changes = {name: difference(rows, name, LEARNED, "alive_gflops", len(others)) for name in others}
     known = {name: change for name, change in changes.items() if change is not None}
     told = "GFLOPs alive more than with the penalty: " + "; ".join(f"{n} {c.mean:+.4f}" for n, c in known.items())
-    statement = "The penalty makes the pruned network cheaper"
-    if all(r["alive"] == rows[0]["alive"] for r in rows if r["label"] in (LEARNED, *others)):
-        return Claim(statement, "does not hold", f"{told}; none of them has a layer to cut at so short a training")
-    return Claim(statement, _verdict(list(known.values())), told)
+    verdict = _verdict(list(known.values()))
+    same = all(change.low == change.high == 0 for change in known.values())  # of several seeds: one has no interval
+    if known and same:
+        verdict = "does not hold"
+        nothing_cut = all(r["alive"]["gflops"] == r["whole"]["gflops"] for r in rows)
+        told += "; none of them has a layer to cut at so short a training" if nothing_cut else "; they are cut alike"
+    return Claim("The penalty makes the pruned network cheaper", verdict, told)
 
 
 def _decorrelated(results: Sequence[Result]) -> Claim | None:
@@ -177,16 +188,16 @@ def _decorrelated(results: Sequence[Result]) -> Claim | None:
         return None
     across, within = (interval([r["r_squared"][k] for r in rows], 2) for k in ("across", "within"))
     gap = interval([r["r_squared"]["within"] - r["r_squared"]["across"] for r in rows], 2)
-    told = (
-        f"mean R^2 of channels {across.mean:.3f} across the streams, {within.mean:.3f} within them ({len(rows)} seeds)"
-    )
+    counted = f"{len(rows)} seed{'s' * (len(rows) > 1)}"
+    told = f"mean R^2 of channels {across.mean:.4f} across the streams, {within.mean:.4f} within them ({counted})"
     low = across.high is not None and across.high < LOW_R2
     verdict: Verdict = "cannot be told at this budget"
     if low and gap.low is not None and gap.low > 0:
         verdict = "holds"
     elif (across.low is not None and across.low > LOW_R2) or (gap.high is not None and gap.high < 0):
         verdict = "does not hold"
-    return Claim(f"The streams' last convolutions are decorrelated (mean R^2 below {LOW_R2:g})", verdict, told)
+    means = f"mean R^2 across them below {LOW_R2:g}, and below that within them"
+    return Claim(f"The streams' last convolutions are decorrelated ({means})", verdict, told)
 
 
 def _sharpened(results: Sequence[Result], label: str, what: str, change: Interval) -> str:

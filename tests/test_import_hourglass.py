@@ -21,12 +21,13 @@ from data_pipelines.mpii.splits import PUBLISHED_LIST, read_list
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.provenance import merge
 from fusion_jax import sharding
-from fusion_jax.checkpoint import load_run, load_seen, restore_run
+from fusion_jax.checkpoint import IMPORTED, load_run, load_seen, restore_run
 from fusion_jax.config import HourglassConfig
 from fusion_jax.errors import UserError
 from fusion_jax.hourglass import Hourglass
 from fusion_jax.import_hourglass import PREFIXES, hourglass_config, hourglass_variables, import_hourglass, torch_name
 from fusion_jax.leakage import check_test
+from fusion_jax.scoring import open_scored
 from fusion_jax.skeletons import skeleton
 from fusion_jax.torch_file import read_torch_file
 
@@ -198,7 +199,9 @@ def test_the_imported_run_opens_like_a_trained_one(run, one):
     config, record = load_run(workdir)
     assert config.task == "heatmaps" and config.preset == "hourglass-1" and record.name == config.dataset == "mpii"
     assert config.network == HourglassConfig(stacks=1, features=16, depth=1) and config.inputs.image_size == 256
-    assert "--dataset mpii" in record.fingerprint  # what an evaluation without it answers
+    assert record.fingerprint == IMPORTED
+    with pytest.raises(UserError, match="no data of its own; name some: --dataset mpii"):
+        open_scored(config, record, None, None, workdir)
     state = restore_run(workdir, config, sharding.data_mesh())
     assert int(state.step) == 0
     found = {"params": state.params, **state.constants}

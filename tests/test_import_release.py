@@ -17,7 +17,7 @@ from data_pipelines.provenance import merge
 from data_pipelines.tekin_release.settings import TekinReleaseSettings
 from data_pipelines.tekin_release.source import TekinReleaseSource
 from fusion_jax import sharding
-from fusion_jax.checkpoint import load_run, load_seen, restore_run
+from fusion_jax.checkpoint import IMPORTED, load_run, load_seen, restore_run
 from fusion_jax.cli import main
 from fusion_jax.errors import UserError
 from fusion_jax.import_release import JOINTS, TRAINED_ON, TYPES, converted, import_release, release_variables
@@ -190,7 +190,7 @@ def test_the_imported_run_opens_like_a_trained_one(run):
     path, workdir = run
     config, record = load_run(workdir)
     assert config.preset == "paper" and record.name == config.dataset == "tekin_release"
-    assert config.network.strategy == "learned" and "--dataset tekin_release" in record.fingerprint
+    assert config.network.strategy == "learned" and record.fingerprint == IMPORTED
     state = restore_run(workdir, config, sharding.data_mesh())
     wanted = converted(release.params("paper"), release.config("paper"))
     jax.tree.map(np.testing.assert_array_equal, {"params": state.params, "constants": state.constants}, wanted)

@@ -254,6 +254,7 @@ def test_training_refuses_to_go_on_from_who_had_seen_its_held_out_people(person,
     base = base_dataset()
     before = Seen(base.name, base.family, False, (person,), {})
     monkeypatch.setattr(train_module, "init_from", lambda state, *_: (state, [before]))
+    monkeypatch.setattr(train_module, "adopt_live", lambda config, _: config)  # which reads that run as well
     message = (
         f"{person} of {base.name}'s {split} split was trained on (as {base.name}); a score on what training has seen "
         "says nothing. Test on another dataset, or train without them"
@@ -332,7 +333,7 @@ def test_the_protocol_is_told_what_was_done_otherwise(monkeypatch):
     assert benchmark_of(monkeypatch, opened, own, train_split="train+validation").differs == [given]
     assert benchmark_of(monkeypatch, opened, strangers).differs == [given]
     seeing = benchmark_of(monkeypatch, opened, strangers, strategy="image")
-    assert seeing.differs == [] and seeing.network_input.endswith("; this network reads the crops alone")
+    assert seeing.differs == [] and seeing.network_input == "16 px crops; nothing else"
     stored = dataset(LSP, 100, 5, "stored", heatmap=np.zeros((8, 8, 16), np.float32))
     told = benchmark_of(monkeypatch, dataclasses.replace(stored, splits={"test": stored.split("train")}), strangers)
     assert told.differs == [] and told.network_input == "16 px crops; heatmaps stored with the data"

@@ -173,7 +173,7 @@ def test_networks_that_do_not_go_together_are_refused(pair, tmp_path):
     pose, hourglass = pair
     with pytest.raises(UserError, match="holds a 2D network; give it as --heatmap-workdir"):
         Predictor(hourglass)
-    with pytest.raises(UserError, match="heatmaps from true joints, .* --heatmap-workdir RUN"):
+    with pytest.raises(UserError, match="heatmaps that come with its data, .* --heatmap-workdir RUN"):
         Predictor(pose)
     with pytest.raises(UserError, match=r"holds a fusion network \(task pose\)"):
         Predictor(pose, pose)
@@ -187,7 +187,7 @@ def test_networks_that_do_not_go_together_are_refused(pair, tmp_path):
 
 def test_a_note_says_that_true_heatmaps_were_trained_on(pair):
     (note,) = Predictor(*pair).notes
-    assert "trained on heatmaps from true joints" in note
+    assert "trained on heatmaps that come with its data" in note
 
 
 @pytest.mark.parametrize("mode", ["frozen", "finetune"])

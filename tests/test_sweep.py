@@ -78,7 +78,7 @@ def test_results_runs_and_report(done):
 
 def test_a_finished_sweep_is_not_trained_again_and_another_is_refused(done, monkeypatch):
     out, members, results = done
-    monkeypatch.setattr(sweep_module, "_Group", None)
+    monkeypatch.setattr(sweep_module, "SweepGroup", None)
     assert run_sweep(members, small.data_dir(), out, OPTIONS) == results
     with pytest.raises(UserError, match="holds another sweep: .*steps"):
         run_sweep(sweep_members(base(steps=5), FEW), small.data_dir(), out, OPTIONS)
@@ -86,7 +86,7 @@ def test_a_finished_sweep_is_not_trained_again_and_another_is_refused(done, monk
 
 def test_a_stopped_sweep_ends_where_an_unbroken_one_does(done, tmp_path, monkeypatch):
     _, members, results = done
-    real, calls = sweep_module._Group._place, []
+    real, calls = sweep_module.SweepGroup._place, []
 
     def stop_in_the_third_step(self, batch):
         calls.append(1)
@@ -95,7 +95,7 @@ def test_a_stopped_sweep_ends_where_an_unbroken_one_does(done, tmp_path, monkeyp
         return real(self, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module._Group, "_place", stop_in_the_third_step)
+        patch.setattr(sweep_module.SweepGroup, "_place", stop_in_the_third_step)
         with pytest.raises(TrainingInterruptedError, match="saved at step 3 of 4"):
             run_sweep(members, small.data_dir(), tmp_path / "out", OPTIONS)
     again = run_sweep(members, small.data_dir(), tmp_path / "out", OPTIONS)
@@ -126,6 +126,7 @@ def test_a_member_that_diverges_is_named(tmp_path):
         (["--preset", "hourglass-tiny"], "a sweep is of fusion networks"),
         (["--lambdas", "-1"], "alpha_penalty_weight is -1"),
         (["--initial-betas", "9"], "beta is 9"),
+        (["--streams", "image,parts", "--strategies", "heatmap"], "strategy 'heatmap' needs a stream of that name"),
         (["--dataset", "nowhere"], "unknown dataset 'nowhere'"),
     ],
 )

@@ -13,8 +13,15 @@ NOISE = np.array([-1.0, 0.0, 1.0])
 
 def runs(label, errors, strategy=None, beta=None, gflops=1.0, **more):
     strategy = strategy or label.split(",")[0].split(" ")[0]
-    alive = {"eps": 1e-3, "parameters": 10, "gflops": gflops}
-    row = {"label": label, "strategy": strategy, "weights": [0.2, 0.8, 0.9], "alive": alive, "alpha": 1.0}
+    alive, whole = {"parameters": 10, "gflops": gflops}, {"parameters": 10, "gflops": 1.0}
+    row = {
+        "label": label,
+        "strategy": strategy,
+        "weights": [0.2, 0.8, 0.9],
+        "alive": alive,
+        "whole": whole,
+        "alpha": 1.0,
+    }
     betas = np.broadcast_to(np.float64(beta if beta is not None else 2.5), len(errors))
     return [
         {**row, "seed": seed, "mpjpe_mm": e, "pa_mpjpe_mm": e / 2, "beta": b, "images_per_s": 5.0, **more}
@@ -72,9 +79,17 @@ def test_many_comparisons_need_more_than_one():
 
 def test_where_fusion_settles():
     spread = 0.05 * NOISE
-    assert verdicts(runs("learned", 50 + NOISE, beta=2.8 + spread))[LATE] == "holds"
-    assert verdicts(runs("learned", 50 + NOISE, beta=1.2 + spread))[LATE] == "does not hold"
-    assert verdicts(runs("learned", 50 + NOISE, beta=2.05 + spread))[LATE] == "cannot be told at this budget"
+
+    def verdict(middle, low=None):
+        low = middle if low is None else low
+        rows = runs("learned", 50 + NOISE, beta=middle + spread)
+        return verdicts(rows + runs("learned, from beta 1", 50 + NOISE, beta=low + spread))[LATE]
+
+    assert verdict(2.8) == "holds" and verdict(1.2) == "does not hold"
+    assert verdict(2.05) == "cannot be told at this budget"
+    assert verdict(2.8, 1.9) == "cannot be told at this budget"
+    (claim,) = [c for c in claims(runs("learned", 50 + NOISE, beta=2.8 + spread)) if c.statement == LATE]
+    assert claim.verdict == "cannot be told at this budget" and "no run started below the middle" in claim.why
     both = runs("learned", 50 + NOISE, beta=2.9 + spread) + runs("learned, from beta 3", 50 + NOISE, beta=4.1 + spread)
     (claim,) = [c for c in claims(both) if c.statement == LATE]
     assert claim.verdict == "cannot be told at this budget" and "depends on where it started" in claim.why
@@ -82,13 +97,23 @@ def test_where_fusion_settles():
 
 def test_the_penalty_and_what_it_saves():
     cheaper = "The penalty makes the pruned network cheaper"
-    learned, free = runs("learned", 50 + NOISE, gflops=1.0), runs("free", 55 + NOISE, gflops=2.0)
+    learned, free = runs("learned", 50 + NOISE, gflops=0.5), runs("free", 55 + NOISE, gflops=1.0)
     found = verdicts(learned + free)
     assert found[cheaper] == "holds" and found["The penalty lowers the error against free weights"] == "holds"
-    (same,) = [c for c in claims(learned + runs("free", 55 + NOISE)) if c.statement == cheaper]
-    assert same.verdict == "does not hold" and "layer to cut" in same.why
+    (same,) = [c for c in claims(runs("learned", 50 + NOISE) + free) if c.statement == cheaper]
+    assert same.verdict == "does not hold" and "none of them has a layer to cut" in same.why
+    (alike,) = [c for c in claims(learned + runs("free", 55 + NOISE, gflops=0.5)) if c.statement == cheaper]
+    assert alike.verdict == "does not hold" and "cut alike" in alike.why
+    assert verdicts(learned[:1] + free[:1])[cheaper] == "cannot be told at this budget"
     soft = runs("learned, lambda 0", 45 + NOISE)
     assert verdicts(learned + soft)["The penalty lowers the error against none"] == "does not hold"
+
+
+def test_claims_name_the_streams_that_were_tried():
+    results = runs("learned", 50 + NOISE) + runs("heatmap", 60 + NOISE)
+    assert verdicts(results)["Trainable fusion has a lower error than heatmap alone"] == "holds"
+    both = results + runs("image", 60 + NOISE)
+    assert "Trainable fusion has a lower error than heatmap and image alone" in verdicts(both)
 
 
 def test_decorrelated_streams():
@@ -96,8 +121,9 @@ def test_decorrelated_streams():
         rows = runs("learned", 50 + NOISE)
         return [r | {"r_squared": {"across": across + 0.001 * r["seed"], "within": within}} for r in rows]
 
-    name = "The streams' last convolutions are decorrelated (mean R^2 below 0.1)"
+    (name,) = [statement for statement in verdicts(made(0.02, 0.1)) if "decorrelated" in statement]
     assert verdicts(made(0.02, 0.1))[name] == "holds"
+    assert verdicts(made(0.05, 0.03))[name] == "does not hold"
     assert verdicts(made(0.3, 0.5))[name] == "does not hold"
     assert verdicts(made(0.09, 0.09))[name] == "cannot be told at this budget"
 

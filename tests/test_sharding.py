@@ -37,6 +37,9 @@ def test_sharded_training_equals_one_device(small_config, small_state):
         one, want = plain(one, batch)
         many, got = jit_train_step(mesh)(many, global_batch(batch, mesh))
         assert got["finite"] == want["finite"] == (step != 1)
+        norms, want_norms = got.pop("layer_grad_norms"), want.pop("layer_grad_norms")
+        for name in norms:  # a part's gradient may be all rounding beside the whole one
+            np.testing.assert_allclose(norms[name], want_norms[name], rtol=1e-3, atol=1e-4 * want["grad_norm"])
         for name in got:
             np.testing.assert_allclose(got[name], want[name], rtol=1e-4, err_msg=f"{name} of step {step}")
     assert many.step == 3

@@ -121,7 +121,7 @@ def test_data_without_parts_is_refused(dataset):
     bare = dataclasses.replace(dataset, offers=())
     assert bare.with_extras(()).extras == ()
     with pytest.raises(
-        UserError, match="has no 'parts', which a stream .* since version 1.3.0 .* synthetic_humans/live"
+        UserError, match="has no 'parts', which a stream .* from version 1.3.0 on .* synthetic_humans/live"
     ):
         bare.with_extras(("parts",))
 

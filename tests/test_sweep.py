@@ -89,8 +89,8 @@ def test_a_finished_sweep_is_not_trained_again_and_another_is_refused(done, monk
 
 
 def test_a_stopped_sweep_ends_where_an_unbroken_one_does(done, tmp_path, monkeypatch):
-    _, members, results = done
-    real, calls = sweep_module.SweepGroup._place, []
+    few, results = [m for m in done[1] if m.label == "image"], [r for r in done[2] if r["label"] == "image"]
+    real, calls = sweep_group.SweepGroup._place, []
 
     def stop_in_the_third_step(self, batch):
         calls.append(1)
@@ -98,13 +98,13 @@ def test_a_stopped_sweep_ends_where_an_unbroken_one_does(done, tmp_path, monkeyp
             os.kill(os.getpid(), signal.SIGTERM)
         return real(self, batch)
 
+    real_mesh = sweep_group.member_mesh
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module.SweepGroup, "_place", stop_in_the_third_step)
+        patch.setattr(sweep_group.SweepGroup, "_place", stop_in_the_third_step)
+        patch.setattr(sweep_group, "member_mesh", lambda count: real_mesh(4, jax.devices()[:4]))  # padded
         with pytest.raises(TrainingInterruptedError, match="saved at step 3 of 4"):
-            run_sweep(members, small.data_dir(), tmp_path / "out", OPTIONS)
-    real_mesh = sweep_group.member_mesh  # on another machine, with devices that do not divide the members alike
-    monkeypatch.setattr(sweep_group, "member_mesh", lambda count: real_mesh(count, jax.devices()[:3]))
-    again = run_sweep(members, small.data_dir(), tmp_path / "out", OPTIONS)
+            run_sweep(few, small.data_dir(), tmp_path / "out", OPTIONS)
+    again = run_sweep(few, small.data_dir(), tmp_path / "out", OPTIONS)  # on two devices
     np.testing.assert_allclose([r["mpjpe_mm"] for r in again], [r["mpjpe_mm"] for r in results], rtol=1e-5)
 
 

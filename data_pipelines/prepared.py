@@ -96,6 +96,20 @@ class PoseDataset:
         return dataclasses.replace(self, extras=extras)
 
 
+class ChosenExamples:
+    """Examples at chosen places, in a chosen order, each read when it is asked for."""
+
+    def __init__(self, examples: Examples, rows: np.ndarray):
+        """`rows`: (N,) places."""
+        self._examples, self._rows = examples, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._examples[int(self._rows[index])]
+
+
 def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     """The folder DATA_DIR/<dataset>/<config>/<version> of a name '<dataset>' or '<dataset>/<config>'.
 

@@ -6,23 +6,20 @@ import pathlib
 
 import numpy as np
 
-from data_pipelines.prepared import PoseDataset
 from fusion_jax import analysis_pictures, sharding
 from fusion_jax.analysis_record import Analysis, analysis_markdown
 from fusion_jax.checkpoint import DatasetRecord, load_run, restore_run
 from fusion_jax.config import Config
-from fusion_jax.datasets import check_joints2d
 from fusion_jax.errors import UserError
-from fusion_jax.heatmap_cache import with_cache
+from fusion_jax.fed_data import feed_split
 from fusion_jax.heatmap_feed import open_feed
-from fusion_jax.leakage import check_test
 from fusion_jax.network import active_streams
 from fusion_jax.pictures import Curve, png_bytes
 from fusion_jax.records import to_json, write_bytes, write_json, write_text
-from fusion_jax.run_record import read_log
-from fusion_jax.scoring import open_scored, other_parts, save_arrays, seen_before
+from fusion_jax.scoring import open_scored, save_arrays
 from fusion_jax.stream_correlation import ChannelCorrelation, correlate_streams
 from fusion_jax.stream_usage import Frames, choose_rows, stream_usage
+from fusion_jax.training_log import read_log
 
 FOLDER = "analysis"
 
@@ -117,16 +114,9 @@ def _open(
     """Checkpoint and data, as for an evaluation, and warnings about them."""
     mesh, own = sharding.data_mesh(), dataset is None
     feed = open_feed(config, None, None, mesh)
-    opened: PoseDataset = open_scored(config, record, data_dir, dataset, workdir)
-    if config.heatmaps.source == "noisy":
-        check_joints2d(opened, split)
+    opened = open_scored(config, record, data_dir, dataset, workdir)
+    opened, _, warnings = feed_split(feed, opened, split, workdir, record, mesh, data_dir=data_dir, own=own)
     rows = choose_rows(len(opened.split(split)), limit)
-    _, warnings = seen_before(config, workdir, opened, split, own=own)
-    if feed.net is not None:
-        for part in other_parts(config, split, own=own):
-            check_test(feed.net.seen, opened, part)
-        folder = data_dir or pathlib.Path(record.data_dir)
-        opened = with_cache(opened, folder, feed.net, set(split.split("+")), mesh)
     state = feed.state(restore_run(workdir, config, mesh))
     return Frames(config, state, opened, split, rows, mesh, batch_size), warnings
 

@@ -8,10 +8,14 @@ WORKDIR/checkpoints/N   state after N steps, the position of the training data, 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import os
 import pathlib
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -45,6 +49,25 @@ def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord, seen
     save_seen(workdir, seen)
     write_json(workdir / "dataset.json", to_json(dataset))
     write_json(workdir / "config.json", to_json(config))
+
+
+@contextlib.contextmanager
+def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
+    """A folder to fill in the block that is `out` at its end, or not there at all; an empty `out` gives way."""
+    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainState) -> None:
+    """Writes the only checkpoint of a run that was not trained in this folder; returns when it is on disk."""
+    with contextlib.closing(Checkpoints(workdir, config)) as checkpoints:
+        checkpoints.save(step, state, step)
+        checkpoints.wait()
 
 
 def save_seen(workdir: pathlib.Path, seen: list[Seen]) -> None:

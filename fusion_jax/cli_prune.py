@@ -51,7 +51,8 @@ class Prune:
             batch_size=self.batch_size,
         )
         if outcome.written:
-            print(f"written {self.out}; next: fusion-jax evaluate --workdir {self.out}")
+            other = f" --dataset {self.dataset}" if self.dataset else ""
+            print(f"written {self.out}; next: fusion-jax evaluate --workdir {self.out}{other}")
             return 0
         if outcome.hard:
             print(f"nothing is left to cut: {self.workdir} holds only layers that are read, and no layer mixes streams")

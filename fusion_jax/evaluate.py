@@ -15,14 +15,13 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
-from fusion_jax.datasets import check_joints2d
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
-from fusion_jax.heatmap_cache import with_cache
+from fusion_jax.fed_data import feed_split
 from fusion_jax.heatmap_feed import Feed, open_feed
 from fusion_jax.heatmap_net import Source
 from fusion_jax.inputs import network_inputs, with_heatmaps
-from fusion_jax.leakage import Seen, check_test, unknown_overlap
+from fusion_jax.leakage import Seen
 from fusion_jax.network import active_streams
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
@@ -33,12 +32,10 @@ from fusion_jax.scoring import (
     load_samples,
     loaded_size,
     open_scored,
-    other_parts,
     save_arrays,
     score_benchmark,
     score_split,
     scored_name,
-    seen_before,
     write_benchmark,
 )
 from fusion_jax.skeletons import skeleton
@@ -102,17 +99,8 @@ def evaluate_run(
     layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
     if family in PROTOCOLS:
         PROTOCOLS[family].check_joints(layout)
-    if config.heatmaps.source == "noisy":
-        check_joints2d(opened, split)
     own = dataset is None
-    seen, warnings = seen_before(config, workdir, opened, split, own=own)
-    if feed.net is not None:
-        for part in other_parts(config, split, own=own):
-            check_test(feed.net.seen, opened, part)
-        warnings += filter(None, [unknown_overlap(feed.net.seen, opened, split)])
-        seen = seen + [part for part in feed.net.seen if part not in seen]
-        folder = data_dir or pathlib.Path(record.data_dir)
-        opened = with_cache(opened, folder, feed.net, set(split.split("+")), mesh)
+    opened, seen, warnings = feed_split(feed, opened, split, workdir, record, mesh, data_dir=data_dir, own=own)
     state = feed.state(restore_run(workdir, feed.trained, mesh))
     tell = functools.partial(example_labels, enlarged=loaded_size(feed.trained) / opened.image_size)
     frames = score_split(feed.trained, state, opened, split, mesh, batch_size=batch_size, labels=tell)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pathlib
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from fusion_jax.checkpoint import IMPORTED, Checkpoints, DatasetRecord, save_run
+from fusion_jax.checkpoint import IMPORTED, DatasetRecord, save_once, save_run, whole_folder
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.leakage import Seen
@@ -43,20 +41,10 @@ def write_imported_run(
       seen: what the weights were trained on.
       source: JSON data, where they are from.
     """
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save_run(partial, config, DatasetRecord(config.dataset, "data", IMPORTED), list(seen))
-        write_json(partial / "imported.json", dict(source))
-        checkpoints = Checkpoints(partial, config)
-        try:
-            checkpoints.save(0, _state(config, variables, constants), 0)
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with whole_folder(out) as folder:
+        save_run(folder, config, DatasetRecord(config.dataset, "data", IMPORTED), list(seen))
+        write_json(folder / "imported.json", dict(source))
+        save_once(folder, config, 0, _state(config, variables, constants))
 
 
 def file_source(path: pathlib.Path) -> dict[str, str]:

@@ -14,16 +14,15 @@ from fusion_jax import cost, metrics, sharding
 from fusion_jax.batch import Batch, check_batch
 from fusion_jax.checkpoint import DatasetRecord
 from fusion_jax.config import Config
+from fusion_jax.fed_data import feed_split
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.geometry import root_relative
-from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_feed import Feed, open_feed
 from fusion_jax.inputs import network_inputs, with_heatmaps
-from fusion_jax.leakage import check_test
 from fusion_jax.network import active_streams, fusion_layers
 from fusion_jax.prune import alive, mixed_layers, mixing_weights, pruned_state, removed_layers
 from fusion_jax.prune_bound import change_bound_mm, gaps, joint_norms, lipschitz_constants
-from fusion_jax.scoring import open_scored, other_parts, score_split, seen_before
+from fusion_jax.scoring import open_scored, score_split
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, network_variables
 from fusion_jax.tables import frame_mean
@@ -86,11 +85,7 @@ def open_frames(
     """
     feed, own = open_feed(config, None, None, mesh), dataset is None
     opened = open_scored(config, record, data_dir, dataset, workdir)
-    _, warnings = seen_before(config, workdir, opened, split, own=own)
-    if feed.net is not None:
-        for part in other_parts(config, split, own=own):
-            check_test(feed.net.seen, opened, part)
-        opened = with_cache(opened, data_dir or pathlib.Path(record.data_dir), feed.net, set(split.split("+")), mesh)
+    opened, _, warnings = feed_split(feed, opened, split, workdir, record, mesh, data_dir=data_dir, own=own)
     return Frames(feed, opened, split, limit, batch_size, mesh, tuple(warnings))
 
 

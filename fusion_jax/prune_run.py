@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ import numpy as np
 
 from fusion_jax import fusion, sharding
 from fusion_jax.checkpoint import (
-    Checkpoints,
     DatasetRecord,
     load_run,
     load_seen,
     restore_run,
+    save_once,
     save_run,
     weights_digest,
+    whole_folder,
 )
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError, check_field
@@ -178,24 +178,13 @@ def _write(
     numbers: Numbers,
     copied: Sequence[str],
 ) -> None:
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    step = int(state.step)
-    try:
-        save_run(partial, config, record, load_seen(workdir))
-        write_json(partial / RECORD, numbers)
+    with whole_folder(out) as folder:
+        save_run(folder, config, record, load_seen(workdir))
+        write_json(folder / RECORD, numbers)
         for name in copied:
             if (workdir / name).is_file():
-                shutil.copyfile(workdir / name, partial / name)
-        checkpoints = Checkpoints(partial, config)
-        try:
-            checkpoints.save(step, state, step)
-            checkpoints.wait()
-        finally:
-            checkpoints.close()
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                shutil.copyfile(workdir / name, folder / name)
+        save_once(folder, config, int(state.step), state)
 
 
 def _say(show: bool, *texts: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import pathlib
 import re
 import zipfile
@@ -10,9 +9,10 @@ from typing import IO
 
 import numpy as np
 
+from fusion_jax.bounded_file import BoundedFile, Refused, one_line_of
 from fusion_jax.errors import UserError
 from fusion_jax.release_pickle import MAX_BYTES, read_arrays
-from fusion_jax.torch_pickle import Refused, shown
+from fusion_jax.torch_pickle import shown
 
 _MEMBER = "params.npy"
 _MAX_LIST = 1 << 20  # bytes of an archive's list of members; numpy.savez of a model writes 60
@@ -34,7 +34,7 @@ def read_release(path: pathlib.Path) -> list[np.ndarray]:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise Refused(f"is {size} bytes long, expected {MAX_BYTES} at most")
-        with _File(io.FileIO(path)) as file:
+        with BoundedFile(path, _MAX_LIST) as file:
             _check_start(file.peek(512))
             with zipfile.ZipFile(file) as archive:
                 file.limit = None
@@ -42,20 +42,9 @@ def read_release(path: pathlib.Path) -> list[np.ndarray]:
     except Refused as error:
         raise UserError(f"{path} {error}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({_one_line(error)})") from error
+        raise UserError(f"{path} cannot be read ({one_line_of(error)})") from error
     except Exception as error:  # whatever a file's bytes make pickletools, zipfile and NumPy raise
-        raise UserError(f"{path} is damaged or no model of the release ({_one_line(error)}); {_AGAIN}") from error
-
-
-class _File(io.BufferedReader):
-    """A file that does not hand out an archive's list of members where it is too long; zipfile would parse it all."""
-
-    limit: int | None = _MAX_LIST
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.limit is not None and size is not None and size > self.limit:
-            raise Refused(f"is an archive whose list of members is {size} bytes long, expected {self.limit} at most")
-        return super().read(size)
+        raise UserError(f"{path} is damaged or no model of the release ({one_line_of(error)}); {_AGAIN}") from error
 
 
 def _read_member(archive: zipfile.ZipFile) -> list[np.ndarray]:
@@ -97,7 +86,3 @@ def _check_start(start: bytes) -> None:
         raise Refused("is a web page saved under this name; the download needed a log-in or a newer address")
     if not start.startswith(b"PK"):
         raise Refused(f"is no file of numpy.savez (it begins with {start[:8]!r}); {_AGAIN}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from fusion_jax.torch_pickle import Refused, expect, shown
+from fusion_jax.bounded_file import Refused
+from fusion_jax.torch_pickle import expect, shown
 
 MAX_INSTRUCTIONS = 20_000  # a model of the release has some 1,500
 MAX_BYTES = 2 * 10**9  # of all arrays; a model of the release has 0.5 * 10^9

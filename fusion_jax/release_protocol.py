@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from data_pipelines.prepared import Examples, PoseDataset
+from data_pipelines.prepared import ChosenExamples, PoseDataset
 from fusion_jax.alignment import similarity_align
 from fusion_jax.batch import Batch
 from fusion_jax.config import Config
@@ -61,7 +61,7 @@ def score_release(
         frames = score_split(
             dataclasses.replace(config, inputs=stored),
             state,
-            dataclasses.replace(dataset, splits={split: _Chosen(examples, rows)}),
+            dataclasses.replace(dataset, splits={split: ChosenExamples(examples, rows)}),
             split,
             mesh,
             step=release_step,
@@ -93,16 +93,3 @@ def _words(stored_px: int, input_px: int) -> dict[str, str]:
         "rounded to whole 255ths",
         "choice of weights": "its authors took the epoch with the best score on the frames that they report",
     }
-
-
-class _Chosen:
-    """Some of a split's examples."""
-
-    def __init__(self, examples: Examples, rows: np.ndarray):
-        self._examples, self._rows = examples, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._examples[int(self._rows[index])]

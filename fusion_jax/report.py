@@ -24,7 +24,8 @@ from fusion_jax.report_scores import (
     no_samples,
     strategy_label,
 )
-from fusion_jax.run_record import Evaluation, RunRecord, Samples, is_number, read_run
+from fusion_jax.run_record import Evaluation, RunRecord, Samples, read_run
+from fusion_jax.training_log import is_number
 
 _TASK = (
     "From one photo of a person, this network predicts where the body's joints are in 3D, relative to the "

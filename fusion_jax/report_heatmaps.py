@@ -16,8 +16,9 @@ from fusion_jax import pictures, pose_pictures
 from fusion_jax.pictures import SIDE_COLORS, Curve
 from fusion_jax.report_page import Section, paragraph, picture, subtitle
 from fusion_jax.report_scores import METRICS_2D, baseline_of, no_samples, score_text
-from fusion_jax.run_record import Evaluation, RunRecord, Samples2D, is_number
+from fusion_jax.run_record import Evaluation, RunRecord, Samples2D
 from fusion_jax.skeletons import Skeleton
+from fusion_jax.training_log import is_number
 
 TASK = (
     "From one photo of a person, this network makes a heatmap for each joint of the body: a map that is bright where "

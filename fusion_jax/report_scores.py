@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from fusion_jax import pictures
 from fusion_jax.report_page import Section, definitions, paragraph, picture, subtitle, table
-from fusion_jax.run_record import Evaluation, Record, RunRecord, Task, is_number
+from fusion_jax.run_record import Evaluation, RunRecord, Task
+from fusion_jax.training_log import Record, is_number
 
 METRICS = (
     ("mpjpe_mm", "MPJPE", "mean distance between predicted and true joint"),

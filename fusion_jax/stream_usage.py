@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from data_pipelines.loader import eval_batches
-from data_pipelines.prepared import Examples, PoseDataset
+from data_pipelines.prepared import ChosenExamples, PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
 from fusion_jax.analysis_record import WAYS, StreamUse
@@ -93,7 +93,9 @@ def read_inputs(frames: Frames, order: np.ndarray | None = None) -> Iterator[Inp
     """
     rows = frames.rows if order is None else frames.rows[order]
     # A view, so that no more examples are in memory than the loader reads ahead.
-    view = dataclasses.replace(frames.dataset, splits={"view": _View(frames.dataset.split(frames.split), rows)})
+    view = dataclasses.replace(
+        frames.dataset, splits={"view": ChosenExamples(frames.dataset.split(frames.split), rows)}
+    )
     read = sharding.jit_eval_step(frames.mesh, stream_inputs)
     batches = eval_batches(
         view,
@@ -244,16 +246,3 @@ def _known_mean(parts: Sequence[np.ndarray], valid: np.ndarray) -> float:
     mean = frame_mean(np.concatenate(parts), valid)
     assert mean is not None  # the untouched error of the same frames is not
     return mean
-
-
-class _View:
-    """Examples of a split at chosen places, in a chosen order."""
-
-    def __init__(self, examples: Examples, rows: np.ndarray):
-        self._examples, self._rows = examples, rows
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self._examples[int(self._rows[index])]

@@ -8,7 +8,6 @@ OUT/runs/NAME           the first seed of each kind as a run of its own: evaluat
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -25,7 +24,7 @@ from tqdm import tqdm
 
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
+from fusion_jax.checkpoint import DatasetRecord, save_once, save_run, whole_folder
 from fusion_jax.config import Config
 from fusion_jax.cost import gflops, images_per_s, parameters
 from fusion_jax.errors import UserError
@@ -232,12 +231,8 @@ def _write_run(
     folder: pathlib.Path, config: Config, state: TrainState, record: DatasetRecord, seen: list[Seen], log: str
 ) -> None:
     """A member as a finished run of its own, with its log."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    save_run(partial, config, record, seen)
-    write_text(partial / "metrics.jsonl", log)
-    with contextlib.closing(Checkpoints(partial, config)) as checkpoints:
-        checkpoints.save(config.steps, state, config.steps)
-        checkpoints.wait()
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # of a go that was stopped before the member counted as scored
+    with whole_folder(folder) as partial:
+        save_run(partial, config, record, seen)
+        write_text(partial / "metrics.jsonl", log)
+        save_once(partial, config, config.steps, state)

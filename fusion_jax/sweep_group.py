@@ -27,13 +27,13 @@ from fusion_jax.interrupt import stop_requests
 from fusion_jax.machine import machine_words
 from fusion_jax.progress import Progress
 from fusion_jax.records import read_json, write_json
-from fusion_jax.run_record import read_log
 from fusion_jax.scoring import place_batch
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState
 from fusion_jax.sweep_plan import Member
 from fusion_jax.sweep_steps import jit_member_step, member_mesh, member_sharding, member_states, padded
 from fusion_jax.train import training_data
+from fusion_jax.training_log import read_log
 
 _MEANS = ("loss", "data_loss", "penalty", "grad_norm")
 Mixture = list[tuple[PoseDataset, float]]

@@ -11,10 +11,10 @@ import numpy as np
 from fusion_jax import sweep_stats
 from fusion_jax.pictures import png_bytes
 from fusion_jax.records import read_json, write_bytes, write_text
-from fusion_jax.run_record import read_log
 from fusion_jax.sweep_pictures import beta_over_steps, error_against_beta
 from fusion_jax.sweep_plan import LEARNED, groups, members_of
 from fusion_jax.sweep_stats import Result, by_seed, interval, labels
+from fusion_jax.training_log import read_log
 
 _HEATMAPS = {"true": "of true 2D joints", "noisy": "of true 2D joints with a 2D network's errors"}
 ERROR_FIGURE, BETA_FIGURE = "error_against_beta.png", "beta_over_steps.png"

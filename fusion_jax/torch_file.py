@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fusion_jax.bounded_file import BoundedFile, Refused, one_line_of
 from fusion_jax.errors import UserError
-from fusion_jax.torch_pickle import Names, Refused, build, expect, shown
+from fusion_jax.torch_pickle import Names, build, expect, shown
 
 MAX_BYTES = 8 * 10**9  # of a file; the largest published hourglass with its optimiser has a twentieth
 MAX_LIST = 1 << 24  # bytes of a pickle, or of an archive's list; eight hourglasses and their optimiser need 1 MB
@@ -44,7 +45,7 @@ def read_torch_file(path: pathlib.Path) -> Any:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise Refused(f"is {size} bytes long, expected {MAX_BYTES} at most; in PyTorch save the state_dict() alone")
-        with _File(io.FileIO(path)) as file:
+        with BoundedFile(path, MAX_LIST) as file:
             contents = _Contents(size)
             start = file.read(512)
             file.seek(0)
@@ -55,20 +56,9 @@ def read_torch_file(path: pathlib.Path) -> Any:
     except Refused as error:
         raise UserError(f"{path} {error}") from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({_one_line(error)})") from error
+        raise UserError(f"{path} cannot be read ({one_line_of(error)})") from error
     except Exception as error:  # whatever a file's bytes make pickletools, zipfile and NumPy raise
-        raise UserError(f"{path} is damaged or no file of torch.save ({_one_line(error)}); {_AGAIN}") from error
-
-
-class _File(io.BufferedReader):
-    """A file that does not hand out an archive's list of members where it is too long; zipfile would parse it all."""
-
-    limit: int | None = MAX_LIST
-
-    def read(self, size: int | None = -1) -> bytes:
-        if self.limit is not None and size is not None and size > self.limit:
-            raise Refused(f"is an archive whose list of members is {size} bytes long, expected {self.limit} at most")
-        return super().read(size)
+        raise UserError(f"{path} is damaged or no file of torch.save ({one_line_of(error)}); {_AGAIN}") from error
 
 
 class _StorageKind(NamedTuple):
@@ -190,7 +180,7 @@ def _ordered_dict(*pairs: Any) -> dict:
     return {}
 
 
-def _read_zip(file: _File, contents: _Contents) -> Any:
+def _read_zip(file: BoundedFile, contents: _Contents) -> Any:
     """Of PyTorch 1.6 on: an archive of NAME/data.pkl and a member NAME/data/KEY for each storage."""
     with zipfile.ZipFile(file) as archive:
         file.limit = None
@@ -220,7 +210,7 @@ def _read_zip(file: _File, contents: _Contents) -> Any:
     return value
 
 
-def _read_legacy(file: _File, contents: _Contents) -> Any:
+def _read_legacy(file: BoundedFile, contents: _Contents) -> Any:
     """Before PyTorch 1.6: five pickles, then each storage's count of elements and its bytes.
 
     PyTorch writes these little-endian on any machine.
@@ -262,7 +252,3 @@ def _check_legacy(start: bytes) -> None:
         raise Refused("is a safetensors file; in PyTorch load it and save the dictionary with torch.save")
     if not start.startswith(b"\x80"):
         raise Refused(f"begins with neither a zip archive nor a pickle, so is no file of torch.save; {_AGAIN}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:120] or type(error).__name__

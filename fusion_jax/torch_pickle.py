@@ -12,16 +12,14 @@ import pickletools
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from fusion_jax.bounded_file import Refused
+
 MAX_INSTRUCTIONS = 2_000_000  # eight hourglasses with their optimiser need an eighth
 _PLAIN = (bool, int, float, str)
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT")
 _TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-class Refused(Exception):
-    """What is wrong, in words that go behind the file's name."""
 
 
 class Names(NamedTuple):

@@ -25,11 +25,12 @@ from fusion_jax.network import Conv, Dense, FusionNet, Stream
 from fusion_jax.pictures import png_bytes
 from fusion_jax.presets import preset
 from fusion_jax.report_analysis import analysis_sections
-from fusion_jax.run_record import RunRecord, read_log
+from fusion_jax.run_record import RunRecord
 from fusion_jax.state import network_variables
 from fusion_jax.stream_correlation import correlate_streams, feature_layer
 from fusion_jax.stream_usage import Frames, noisy, other_people, pose_errors, read_inputs, stream_usage
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.training_log import read_log
 
 FILES = {"analysis.json", "analysis.md", "correlation.npz", "correlation.png", "usage.png", "grad_norms.png"}
 

@@ -13,14 +13,13 @@ from flax.traverse_util import flatten_dict
 from published_hourglass import shapes, state_dict
 from torch_writer import OrderedDict, import_torch, tensor, write
 
-import fusion_jax.imported_run as imported_run
 from data_pipelines.mpii.dummy_data import write_dummy
 from data_pipelines.mpii.settings import MpiiSettings
 from data_pipelines.mpii.source import MpiiSource
 from data_pipelines.mpii.splits import PUBLISHED_LIST, read_list
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.provenance import merge
-from fusion_jax import sharding
+from fusion_jax import checkpoint, sharding
 from fusion_jax.checkpoint import IMPORTED, load_run, load_seen, restore_run
 from fusion_jax.config import HourglassConfig
 from fusion_jax.errors import UserError
@@ -254,7 +253,7 @@ def test_nothing_is_left_where_saving_fails(tmp_path, one, monkeypatch):
     def fail(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(imported_run.Checkpoints, "save", fail)
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", fail)
     path = write(tmp_path / "a.pt", {name: tensor(name, array) for name, array in one.items()}, "zip")
     (tmp_path / "out").mkdir()
     with pytest.raises(OSError, match="disk full"):

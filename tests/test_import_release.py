@@ -262,7 +262,7 @@ def test_nothing_is_left_where_saving_fails(run, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(module, "preset", release.config)
-    monkeypatch.setattr("fusion_jax.imported_run.Checkpoints.save", fail)
+    monkeypatch.setattr("fusion_jax.checkpoint.Checkpoints.save", fail)
     with pytest.raises(OSError, match="disk full"):
         import_release(run[0], tmp_path / "out")
     assert not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
     {"errors"},
-    {"skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt"},
+    {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "given_boxes"},
@@ -31,7 +31,8 @@ LAYERS = (
     {"steps"},
     {"heatmap_steps"},
     {"leakage", "published", "protocols"},
-    {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "run_record"},
+    {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "training_log"},
+    {"run_record"},
     {"analysis_record", "machine", "sweep_result"},
     {"card", "sweep_plan", "sweep_steps"},
     {"checkpoint", "protocol_tables", "protocol_text"},
@@ -40,6 +41,7 @@ LAYERS = (
     {"scoring", "heatmap_feed"},
     {"release_protocol"},
     {"prune_text", "heatmap_cache", "stream_usage", "stream_correlation"},
+    {"fed_data"},
     {"pictures", "pose_pictures", "analysis_pictures", "report_page"},
     {
         "report_scores",

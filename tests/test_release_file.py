@@ -238,7 +238,6 @@ def test_files_of_another_kind(tmp_path, monkeypatch):
         for number in range(100):
             archive.writestr(f"{number}.npy", b"")
     monkeypatch.setattr(release_file, "_MAX_LIST", 1000)
-    monkeypatch.setattr(release_file._File, "limit", 1000)
     unreadable(path, "list of members is 5190 bytes long, expected 1000")
     monkeypatch.setattr(release_file, "MAX_BYTES", 100)
     unreadable(path, r"is \d+ bytes long, expected 100 at most")

@@ -19,8 +19,9 @@ import pytest
 from fusion_jax import report
 from fusion_jax.errors import UserError
 from fusion_jax.report import write_report
-from fusion_jax.run_record import read_log, read_run, read_samples
+from fusion_jax.run_record import read_run, read_samples
 from fusion_jax.skeletons import SKELETONS
+from fusion_jax.training_log import read_log
 
 LAYOUT = SKELETONS["human36m17"]
 LAYERS = [

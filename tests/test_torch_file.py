@@ -271,7 +271,7 @@ def test_a_flipped_byte_in_an_archives_numbers_is_noticed(tmp_path):
 
 
 def test_an_archive_with_a_long_list_of_members_is_not_listed(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_file._File, "limit", 1000)
+    monkeypatch.setattr(torch_file, "MAX_LIST", 1000)
     path = write(tmp_path / "a.pt", [tensor(str(i), WEIGHT) for i in range(40)], "zip")
     with pytest.raises(UserError, match="list of members is .* bytes long, expected 1000"):
         read_torch_file(path)

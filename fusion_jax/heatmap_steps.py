@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fusion_jax.batch import Batch, check_batch
 from fusion_jax.heatmaps import decode_heatmaps
 from fusion_jax.inputs import joint_heatmaps, predict_heatmaps, resize, unit_image
 from fusion_jax.losses import heatmap_loss
+from fusion_jax.optim import tree_norm, update_if
 from fusion_jax.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -35,15 +35,10 @@ def heatmap_train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Met
         return heatmap_loss(heatmaps, target), (heatmaps[-1], updates)
 
     (loss, (heatmaps, statistics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    grad_norm = optax.tree.norm(grads)
+    grad_norm = tree_norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params, opt_state, constants = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old),
-        (params, opt_state, dict(statistics)),
-        (state.params, state.opt_state, dict(state.constants)),
-    )
+    params, opt_state = update_if(finite, state.tx, grads, state.opt_state, state.params)
+    constants = jax.tree.map(lambda new, old: jnp.where(finite, new, old), dict(statistics), dict(state.constants))
     found, _ = decode_heatmaps(heatmaps, state.inputs.image_size)
     error, known = _errors(found, batch, state.inputs.image_size)
     measured = {"loss": loss, "grad_norm": grad_norm, "finite": finite}

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from fusion_jax.conv import conv2d
 from fusion_jax.errors import UserError
-from fusion_jax.network import max_pool
+from fusion_jax.pooling import max_pool
 
 STRIDE = 4  # px of the input for each px of the heatmaps
 _EPSILON = 1e-5  # of the published weights' batch norm

@@ -85,3 +85,22 @@ def _labels(params: dict, annealed: bool) -> dict:
         return jax.tree.map(lambda _: kind, subtree)
 
     return {name: label(name, subtree) for name, subtree in params.items()}
+
+
+def update_if(finite: jax.Array, tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> Any:
+    """(params, opt_state) after an update, or as they were where `finite` is False.
+
+    By a branch, not by choosing number for number: what the choice is made from would have to be kept beside what it
+    gives, and XLA on a CPU then copies Adam's moments (twice the time and the memory of `paper`'s update).
+    """
+
+    def update(grads, opt_state, params):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    return jax.lax.cond(finite, update, lambda _, opt_state, params: (params, opt_state), grads, opt_state, params)
+
+
+def tree_norm(tree: Any) -> jax.Array:
+    """Root of the sum of all squares. By products: XLA on a CPU would first write the squares out."""
+    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))

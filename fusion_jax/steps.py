@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from fusion_jax import fusion, metrics
 from fusion_jax.batch import Batch, check_batch
 from fusion_jax.geometry import root_relative
 from fusion_jax.inputs import network_inputs, with_heatmaps
 from fusion_jax.losses import fusion_loss
+from fusion_jax.optim import tree_norm, update_if
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, network_variables
 
@@ -45,14 +45,10 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return loss, (terms, pred)
 
     (loss, (terms, pred)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    layer_norms = {name: optax.tree.norm(part) for name, part in grads.items()}
-    grad_norm = optax.tree.norm(layer_norms)
+    layer_norms = {name: tree_norm(part) for name, part in grads.items()}
+    grad_norm = tree_norm(layer_norms)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    updates, opt_state = state.tx.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    params, opt_state = jax.tree.map(
-        lambda new, old: jnp.where(finite, new, old), (params, opt_state), (state.params, state.opt_state)
-    )
+    params, opt_state = update_if(finite, state.tx, grads, state.opt_state, state.params)
     total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
     measured = {"loss": loss, **terms, "mpjpe_sum": total, "mpjpe_count": count, "grad_norm": grad_norm}
     measured |= {"layer_grad_norms": layer_norms, "finite": finite, **fusion_state(state)}

@@ -1,4 +1,7 @@
-"""conv2d on every platform's path against XLA's own convolution, values and gradients; max_pool against linen."""
+"""conv2d by patches and lowered for accelerators, against XLA's own convolution; max_pool against linen.
+
+Large convolutions are in test_winograd.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,9 +10,8 @@ import pytest
 from flax import linen as nn
 from jax import lax
 
-from fusion_jax import conv
 from fusion_jax.conv import conv2d
-from fusion_jax.network import max_pool
+from fusion_jax.pooling import max_pool
 
 # batch, height, width, channels, kernel, features, stride, padding
 CASES = [
@@ -67,19 +69,6 @@ def test_convolution_by_hand():
     kernel = jnp.array([[1.0, 10], [100, 1000]]).reshape(2, 2, 1, 1)
     want = [[0 + 10 + 300 + 4000, 1 + 20 + 400 + 5000], [3 + 40 + 600 + 7000, 4 + 50 + 700 + 8000]]
     np.testing.assert_array_equal(conv2d(x, kernel)[0, :, :, 0], want)
-
-
-def test_large_pictures_leave_the_patches(monkeypatch):
-    x, kernel = jnp.ones((1, 6, 6, 2)), jnp.ones((3, 3, 2, 2))
-
-    def text():
-        return jax.jit(lambda x, kernel: conv2d(x, kernel)).lower(x, kernel).as_text()  # traced anew each time
-
-    assert "stablehlo.convolution" not in text()
-    small = conv2d(x, kernel)
-    monkeypatch.setattr(conv, "_MAX_PATCH_BYTES", 10)
-    assert "stablehlo.convolution" in text()
-    np.testing.assert_allclose(conv2d(x, kernel), small)
 
 
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])

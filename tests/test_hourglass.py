@@ -18,7 +18,7 @@ from fusion_jax.errors import UserError
 from fusion_jax.heatmap_steps import heatmap_train_step
 from fusion_jax.heatmaps import gaussian_heatmaps
 from fusion_jax.hourglass import Hourglass, check_size, mirrored, upsample
-from fusion_jax.network import max_pool
+from fusion_jax.pooling import max_pool
 from fusion_jax.presets import preset
 from fusion_jax.sharding import data_mesh, global_batch, jit_train_step
 from fusion_jax.state import make_hourglass

@@ -3,13 +3,12 @@
 python benchmarks/conv.py --presets tiny paper hourglass-2
 
 GFLOP/s count a convolution's own products and sums, 2 k k C D for each output pixel, however it is computed; backward
-twice that, once where nobody wants the gradient of the input, as in a network's first layers. PyTorch runs channels_last
-and is left out where it is not installed.
+twice that, once where nobody wants the gradient of the input, as in a network's first layers. PyTorch runs
+channels_last and is left out where it is not installed.
 """
 
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ import tyro
 from flax import linen as nn
 from jax import lax
 from step import INSTALL
-from timing import header, limit_threads, take_turns, write_json
+from timing import header, limit_threads, take_turns, usable_cores, write_json
 
 from fusion_jax.conv import conv2d
 from fusion_jax.hourglass import Conv2d
@@ -97,7 +96,7 @@ def main(args: Args) -> None:
     if torch is None:
         print(INSTALL)
     else:
-        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        torch.set_num_threads(usable_cores())
     rows = [matmul_row(args)]
     names = [*IN_JAX, *(["PyTorch"] if torch is not None else [])]
     print(f"float32; a {args.matmul} x {args.matmul} matrix product: {rates(rows[0]['gflops_per_s'])} GFLOP/s")

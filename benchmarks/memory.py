@@ -9,7 +9,6 @@ compiled step, parameters, optimiser state and batch in place (PyTorch makes its
 
 import dataclasses
 import json
-import os
 import pathlib
 import resource
 import sys
@@ -73,12 +72,13 @@ def ours(config, args: Args) -> dict[str, int]:
 def theirs(config, args: Args) -> dict[str, int]:
     """PyTorch, eager: compiling would add the compiler's own memory."""
     import torch
+    from timing import usable_cores
     from twin import Trainer, Twin
 
     from fusion_jax import cost
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(usable_cores())
     torch.zeros(1, device=device) + 1
     imported = resident()
     twin = Twin(config).to(device)
@@ -109,7 +109,8 @@ def resident() -> int:
 def peak() -> int:
     """The most bytes since `forget_peak`.
 
-    Linux' ru_maxrss would not do: a child begins with its parent's, as the two are one until the child's program starts.
+    Linux' ru_maxrss would not do: a child begins with its parent's, as the two are one until the child's program
+    starts.
     """
     found = _status("VmHWM")
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

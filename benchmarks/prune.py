@@ -4,7 +4,6 @@ python benchmarks/prune.py --preset paper --beta 4.6 --alpha 20
 """
 
 import dataclasses
-import json
 import pathlib
 import statistics
 import time
@@ -13,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from timing import header
+from timing import header, write_json
+from weights import random_state
 
 from fusion_jax import cost
 from fusion_jax.presets import preset
 from fusion_jax.prune import alive, mixing_weights, removed_layers
-from fusion_jax.state import make_network
+from fusion_jax.state import make_network, network_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +33,20 @@ class Args:
     eps: float = 1e-3
     batch_sizes: tuple[int, ...] = (1, 16)
     repeats: int = 7
-    out: pathlib.Path | None = None
-    """JSON file for the numbers."""
+    json: pathlib.Path | None = None
+    """File for the numbers."""
 
 
 def main(args: Args) -> None:
     config = preset(args.preset)
-    network = make_network(config.fusion, config.inputs)
-    variables = random_variables(network, cost.example_shapes(config), args)
+    state = random_state(config, alpha=args.alpha, beta=args.beta)
+    network, variables = state.network, network_variables(state)
     pruned, left = alive(config, variables["params"], args.eps)
     networks = {"whole": (network, variables)}
     networks["pruned"] = (make_network(pruned.fusion, pruned.inputs), {**variables, "params": left})
     weights = mixing_weights(config, variables["params"])
     numbers = {
-        "machine": header(),
-        **{key: value for key, value in dataclasses.asdict(args).items() if key not in ("out", "batch_sizes")},
+        **{key: value for key, value in dataclasses.asdict(args).items() if key not in ("json", "batch_sizes")},
         "fusion_weights": [float(w) for w in weights],
         "removed": removed_layers(config, pruned),
         "parameters": {"whole": cost.parameters(config), "pruned": cost.parameters(pruned)},
@@ -55,7 +54,7 @@ def main(args: Args) -> None:
         "xla_gflops": {"whole": cost.xla_gflops(config), "pruned": cost.xla_gflops(pruned)},
         "batches": [timed(networks, cost.example_shapes(config), size, args.repeats) for size in args.batch_sizes],
     }
-    print(numbers["machine"])
+    print(header())
     print(f"{args.preset}, alpha {args.alpha:g}, beta {args.beta:g}, float32; removed: {', '.join(numbers['removed'])}")
     for name in ("parameters", "gflops", "xla_gflops"):
         print(f"{name}: {numbers[name]['whole']:.7g} -> {numbers[name]['pruned']:.7g}")
@@ -68,27 +67,8 @@ def main(args: Args) -> None:
             f"{row['batch_size']:5d}{whole:16.2f}{cut:17.2f}{row['faster']:8.2f}{compiling:>16s}"
             f"{row['largest_change_mm']:11.2g}"
         )
-    text = json.dumps(numbers, indent=2)
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text + "\n")
-
-
-def random_variables(network, shapes, args: Args) -> dict:
-    """Weights as He's initialisation draws them, by NumPy: compiling that would cost more than the benchmark."""
-    inputs = {name: jax.ShapeDtypeStruct((1, *shape), jnp.float32) for name, shape in shapes.items()}
-    wanted = jax.eval_shape(network.init, jax.random.key(0), inputs)
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == "kernel":
-            drawn = rng.standard_normal(leaf.shape, np.float32)
-            return jnp.asarray(drawn * np.float32(np.sqrt(2 / np.prod(leaf.shape[:-1]))))
-        fixed = {"alpha": args.alpha, "beta": args.beta, "pose_std_mm": 100.0}
-        return jnp.full(leaf.shape, fixed.get(path[-1].key, 0.0), leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, dict(wanted))
+    if args.json:
+        write_json(args.json, [numbers])
 
 
 def timed(networks, shapes, batch_size: int, repeats: int) -> dict:

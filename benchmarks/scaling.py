@@ -88,6 +88,7 @@ def main(args: Args) -> None:
 
 def timed(config: Config, size: int, repeats: int) -> dict[str, Any]:
     """Of one training step: its parts' sizes and how long it takes, compilation apart."""
+    jax.clear_caches()  # or a row like an earlier one would compile nothing
     mesh = data_mesh(jax.devices()[:1])
     state = jax.device_put(random_state(config), replicated(mesh))
     batch = global_batch(made_batch(config, size), mesh)

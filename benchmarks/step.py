@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import jax
 import tyro
-from timing import Timing, header, limit_threads, take_turns, write_json
+from timing import Timing, header, limit_threads, take_turns, usable_cores, write_json
 from weights import made_batch, random_state, without_dropout
 
 from fusion_jax.config import Config
@@ -76,12 +76,12 @@ def main(args: Args) -> None:
 
 def of_strategy(config: Config, args: Args) -> list[dict[str, Any]]:
     """Rows of one strategy, printed as they come."""
-    state = random_state(config)
+    state = random_state(config).replace(opt_state=None)  # whose moments would only take memory here
     twin = checked_twin(config, state)
     rows = []
     name = f"{args.preset}, {config.fusion.strategy}, {args.dtype}"
     print(f"{name}; {sum(leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6:.2f} M parameters")
-    columns = {"": 18, "batch": 6, "first s": 16, "ours": 22, "PyTorch eager": 22, "compiled": 22, "times": 7}
+    columns = {"": 18, "batch": 6, "first s": 24, "ours": 28, "PyTorch eager": 28, "compiled": 28, "times": 7}
     print("".join(f"{column:>{width}s}" for column, width in columns.items()) + f"{'ours MB':>14s}{'PyTorch MB':>14s}")
     for size in args.batch_size:
         batch = made_batch(config, size)
@@ -117,7 +117,7 @@ def checked_twin(config: Config, state: TrainState) -> Any:
     if (jax.default_backend() == "cpu") != (device == "cpu"):
         print(f"PyTorch runs on {device} and JAX on {jax.default_backend()}: nothing to compare, our column alone")
         return None
-    torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    torch.set_num_threads(usable_cores())
     os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")  # its helpers would be forks of a process with threads
     twin = Twin(config).to(device)
     copy_weights(twin, state)
@@ -242,8 +242,8 @@ def print_row(row: dict[str, Any]) -> None:
     first = " / ".join(f"{taken['first']:.1f}" for taken in row["seconds"].values())
     times = f"{row['times']:.2f}" if "times" in row else "-"
     print(
-        f"{row['what']:>18s}{row['batch_size']:6d}{first:>16s}"
-        + "".join(f"{speed(name):>22s}" for name in ("ours", "eager", "compiled"))
+        f"{row['what']:>18s}{row['batch_size']:6d}{first:>24s}"
+        + "".join(f"{speed(name):>28s}" for name in ("ours", "eager", "compiled"))
         + f"{times:>7s}{megabytes('ours'):>14s}{megabytes('torch'):>14s}",
         flush=True,
     )

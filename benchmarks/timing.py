@@ -71,13 +71,20 @@ def write_json(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def limit_threads(threads: int | None) -> None:
-    """Keeps this process and its children to so many cores. Before JAX's first device is touched: it counts them then."""
+    """Keeps this process and its children to so many cores. Call it before JAX touches a device."""
     if threads is None:
         return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UserError(f"--threads {threads}: this system cannot keep a process to some cores; leave it away")
     cores = sorted(os.sched_getaffinity(0))
     if not 1 <= threads <= len(cores):
         raise UserError(f"--threads {threads}: expected 1 to {len(cores)}, the cores this process may use")
     os.sched_setaffinity(0, cores[:threads])
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def header() -> str:

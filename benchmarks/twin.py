@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from fusion_jax import cost, fusion
+from fusion_jax import cost
 from fusion_jax.config import Config
 from fusion_jax.inputs import network_inputs
 from fusion_jax.losses import fusion_loss

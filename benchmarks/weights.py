@@ -47,9 +47,9 @@ def random_state(config: Config, **scalars: float) -> TrainState:
 
 
 def made_batch(config: Config, batch_size: int, seed: int = 0) -> dict[str, jax.Array]:
-    """A fake batch, one joint of it unknown, that holds pictures and heatmaps as the network reads them, so that a step has nothing to prepare.
+    """A fake batch with pictures and heatmaps as the network reads them, so that a step has nothing to prepare.
 
-    `parts` stays a label map: the step makes streams of it itself.
+    One joint is unknown. `parts` stays a label map: the step makes streams of it itself.
     """
     batch = fake_batch(config, batch_size, seed)
     batch["valid"][0, 1] = False

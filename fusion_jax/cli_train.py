@@ -114,6 +114,8 @@ class Train:
     """Save and stop once this many steps are done in all; the same command without it goes on."""
     workers: int = 0
     """Processes that prepare batches; 0 for threads."""
+    profile: int = 0
+    """Trace this many steps, once warm, into the work folder's `profile`, for Perfetto or TensorBoard; 0 for none."""
 
     def run(self) -> None:
         from fusion_jax.heatmap_net import heatmap_source
@@ -161,6 +163,7 @@ class Train:
             checkpoint_every=self.checkpoint_every,
             stop_after=self.stop_after,
             workers=self.workers,
+            profile=self.profile,
         )
         state = train(config, self.data_dir, self.workdir, options)
         print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")

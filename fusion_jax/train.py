@@ -30,6 +30,7 @@ from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
 from fusion_jax.init_from import adopt_live, init_from
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
+from fusion_jax.profiling import Profile
 from fusion_jax.progress import Progress
 from fusion_jax.scoring import example_labels, loaded_size, place_batch, score_split
 from fusion_jax.skeletons import skeleton
@@ -54,13 +55,15 @@ class LoopOptions:
     """Save and stop once this many steps are done in all, to be resumed later by the same command."""
     workers: int = 0
     """Processes that prepare batches; 0 for threads of this one."""
+    profile: int = 0
+    """Trace this many steps, once warm, into the work folder's `profile`; 0 for none."""
     show: bool = True
     """Progress on the terminal."""
 
     def __post_init__(self):
         for name in ("log_every", "checkpoint_every", "eval_frames"):
             check_field(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("eval_every", "workers"):
+        for name in ("eval_every", "workers", "profile"):
             check_field(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
         check_field(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after, ">= 1")
 
@@ -194,17 +197,22 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
         print("nobody is held out of this training, so there is no validation on the way")
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
+    profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile)
     window = _Window(options.log_every, config.batch_size, workdir)
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
         stop_requests() as stop_requested,
+        profile,
     ):
         for step in range(start + 1, end + 1):
+            profile.before(step)
             waited = time.perf_counter()
             host = next(data)
             waited = time.perf_counter() - waited
             state, measured = step_fn(state, place_batch(host, dataset, mesh))
+            if (traced := profile.after(step, measured)) and options.show:
+                print(traced)
             window.add(step, host, measured, waited)
             progress.step()
             stop = stop_requested()

@@ -32,6 +32,7 @@ LAYERS = (
     {"heatmap_steps"},
     {"leakage", "published", "protocols"},
     {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "training_log"},
+    {"profiling"},
     {"run_record"},
     {"analysis_record", "machine", "sweep_result"},
     {"card", "sweep_plan", "sweep_steps"},
@@ -147,4 +148,4 @@ def test_requirements_pin_what_the_project_asks_for():
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.txt").read_text().split()}
     text = (ROOT / "pyproject.toml").read_text()
     asked = re.findall(r'^    "([A-Za-z0-9-]+)[>\[]', text, re.M) + re.findall(r'"([a-z0-9-]+)>=', text)
-    assert {name.lower() for name in asked} - pinned <= {"jax[cuda12]", "imageio", "setuptools"}
+    assert {name.lower() for name in asked} - pinned <= {"jax[cuda12]", "imageio", "torch", "setuptools"}

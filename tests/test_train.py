@@ -88,6 +88,14 @@ def test_metrics_are_written(unbroken):
     assert float(state.params["alpha"]) != 0.1 and list((workdir / "tensorboard").iterdir())
 
 
+def test_a_trace_of_steps_changes_nothing_and_is_where_it_says(unbroken, tmp_path, capsys):
+    assert_same(run(tmp_path, profile=2, show=True), unbroken[1])
+    assert f"steps 4 to 5 are traced in {tmp_path / 'profile'}" in capsys.readouterr().out
+    assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz")) and list(tmp_path.rglob("*.xplane.pb"))
+    with pytest.raises(UserError, match="--profile 4 traces steps 4 to 7.* ends at step 6"):
+        run(tmp_path / "short", profile=4)
+
+
 def test_another_config_in_the_same_folder_is_refused(unbroken):
     config = small.config(learning_rate=0.5, seed=7)
     with pytest.raises(UserError, match=r"optim.learning_rate: 0.002 -> 0.5; seed: 0 -> 7"):

@@ -5,12 +5,13 @@ python benchmarks/render.py --size 64
 
 import dataclasses
 import itertools
+import pathlib
 import time
 
 import jax
 import numpy as np
 import tyro
-from timing import header, measure
+from timing import header, measure, write_json
 
 from data_pipelines.synthetic_humans.frames import BATCH, examples, shots
 from data_pipelines.synthetic_humans.render import render_batch
@@ -24,6 +25,8 @@ class Args:
     size: int = 64
     count: int = 1024
     """Whole examples to make."""
+    json: pathlib.Path | None = None
+    """Also write the numbers to this file."""
 
 
 def main(args: Args) -> None:
@@ -39,7 +42,10 @@ def main(args: Args) -> None:
     began = time.perf_counter()
     everything = (shot for sequence in sequences(settings, "train", None) for shot in shots(sequence, settings))
     count = sum(1 for _ in examples(itertools.islice(everything, args.count), args.size))
-    print(f"whole examples: {count / (time.perf_counter() - began):.0f} frames/s")
+    whole = count / (time.perf_counter() - began)
+    print(f"whole examples: {whole:.0f} frames/s")
+    row = {"size_px": args.size, "batch": BATCH, "compile_s": timing.first, "pictures_per_s": BATCH / timing.median}
+    write_json(args.json, [{**row, "examples_per_s": whole}])
 
 
 if __name__ == "__main__":

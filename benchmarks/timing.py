@@ -56,8 +56,10 @@ def take_turns(functions: Mapping[str, Callable[[], Any]], repeats: int = 7) -> 
     return {name: Timing(first[name], statistics.median(s), min(s), max(s)) for name, s in seconds.items()}
 
 
-def write_json(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes `rows` with the machine, the versions and the date of now."""
+def write_json(path: pathlib.Path | None, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes `rows` with the machine, the versions and the date of now; nothing without a path."""
+    if path is None:
+        return
     versions = {"python": platform.python_version()}
     for name in ("jax", "flax", "torch"):
         try:
@@ -68,6 +70,7 @@ def write_json(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     load = round(os.getloadavg()[0], 2)
     found = {"date": date, "machine": machine_words(), "load": load, "versions": versions, "rows": list(rows)}
     path.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"written {path}")
 
 
 def limit_threads(threads: int | None) -> None:

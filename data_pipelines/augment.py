@@ -7,6 +7,7 @@ same pose.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import cv2
@@ -15,6 +16,8 @@ import numpy as np
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.body_parts import FLIP
 from fusion_jax.geometry import crop_matrix
+
+_LEVELS = np.arange(256)[:, None]
 
 
 class Change(NamedTuple):
@@ -54,8 +57,9 @@ def draw_change(rng: np.random.Generator, config: AugmentConfig) -> Change:
     )
 
 
+@functools.lru_cache(maxsize=64)  # asked for by a picture and then by its joints; loader threads take turns
 def pixel_map(change: Change, size_in: int, size_out: int) -> np.ndarray:
-    """The (3, 3) affine map from px of the stored picture to px of the network's input."""
+    """The (3, 3) affine map from px of the stored picture to px of the network's input; not to be written to."""
     left, top, side = (share * size_in for share in change.box)
     crop = crop_matrix(np.array([left - 0.5, top - 0.5, side]), size_out)
     middle = (size_out - 1) / 2
@@ -63,7 +67,9 @@ def pixel_map(change: Change, size_in: int, size_out: int) -> np.ndarray:
     to_middle[:2, 2], back[:2, 2] = -middle, middle
     turn = np.eye(3)
     turn[:2, :2] = change.zoom * frame_map(change)[:2, :2]
-    return back @ turn @ to_middle @ crop
+    whole = back @ turn @ to_middle @ crop
+    whole.setflags(write=False)
+    return whole
 
 
 def frame_map(change: Change) -> np.ndarray:
@@ -80,9 +86,9 @@ def change_image(image: np.ndarray, change: Change, size: int) -> np.ndarray:
         image = cv2.warpAffine(image, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     if change.brightness == 0 and change.gain == (1.0, 1.0, 1.0):
         return image
-    levels = np.arange(256)[:, None] * np.asarray(change.gain) + 255 * change.brightness
+    levels = _LEVELS * np.asarray(change.gain) + 255 * change.brightness
     table = np.clip(levels + 0.5, 0, 255).astype(np.uint8)  # (256, 3): one look-up instead of float pictures
-    return np.stack([table[image[..., channel], channel] for channel in range(3)], axis=-1)
+    return cv2.LUT(image, table[None])
 
 
 def change_parts(parts: np.ndarray, change: Change, size: int) -> np.ndarray:

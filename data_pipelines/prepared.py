@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from data_pipelines.provenance import Provenance, check_provenance
+from data_pipelines.record_parser import RecordParser
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 from fusion_jax.skeletons import Skeleton, skeleton
@@ -142,9 +143,10 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
     try:
         builder = tfds.builder_from_directory(folder)
         offers = tuple(name for name in ("parts",) if name in builder.info.features)
-        skip = {name: tfds.decode.SkipDecoding() for name in ("image", *offers)}
+        parse = RecordParser(builder.info.features, ("image", *offers))
         splits = {
-            split: _Shards(folder, builder.as_data_source(split=split, decoders=skip)) for split in builder.info.splits
+            split: _Shards(folder, builder.as_data_source(split=split).data_source, parse)
+            for split in builder.info.splits
         }
         fingerprint = _fingerprint(metadata, splits)
     except UserError:
@@ -189,8 +191,8 @@ class _Joined:
 class _Shards:
     """A split's examples on disk, whose damage is a UserError that names the folder."""
 
-    def __init__(self, folder: pathlib.Path, source: Any):
-        self._folder, self._source = folder, source
+    def __init__(self, folder: pathlib.Path, source: Any, parse: Callable[[bytes], dict[str, Any]]):
+        self._folder, self._source, self._parse = folder, source, parse
 
     def __len__(self) -> int:
         return len(self._source)
@@ -199,7 +201,7 @@ class _Shards:
         if not 0 <= index < len(self):  # no damage: Python's own iteration ends so
             raise IndexError(index)
         try:
-            return self._source[int(index)]
+            return self._parse(self._source[int(index)])
         except Exception as error:  # of array_record's or protobuf's own kinds
             raise _damaged(self._folder, error) from error
 

@@ -209,7 +209,8 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
             profile.before(step)
             waited = time.perf_counter()
             host = next(data)
-            waited = time.perf_counter() - waited
+            # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
+            waited = time.perf_counter() - waited if state.step.is_ready() else 0.0
             state, measured = step_fn(state, place_batch(host, dataset, mesh))
             if (traced := profile.after(step, measured)) and options.show:
                 print(traced)

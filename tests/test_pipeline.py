@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,11 +12,13 @@ import jax
 import numpy as np
 import pytest
 import small
+import tensorflow_datasets as tfds
 
 from data_pipelines import samples
 from data_pipelines.augment import Change, change_image, draw_change, frame_map, pixel_map
 from data_pipelines.loader import eval_batches, pose_statistics, train_iterator
-from data_pipelines.prepared import open_prepared
+from data_pipelines.prepared import find_prepared, open_prepared
+from data_pipelines.record_parser import RecordParser
 from data_pipelines.synthetic_humans.sequences import SyntheticSettings, sequences
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
 from fusion_jax.errors import UserError
@@ -52,6 +55,33 @@ def test_every_example_is_complete_and_consistent(dataset):
         inside = (example["joints2d_px"] > -0.5) & (example["joints2d_px"] < 15.5)
         assert inside.all(), "the crop holds the whole person"
         assert 0.05 * 16 < example["head_size_px"] < 0.3 * 16
+
+
+def test_records_are_read_as_tfds_reads_them(dataset):
+    builder = tfds.builder_from_directory(find_prepared("synthetic_humans", small.data_dir()))
+    skip = {name: tfds.decode.SkipDecoding() for name in ("image", "parts")}
+    expected = builder.as_data_source(split="test", decoders=skip)[7]
+    found = pickle.loads(pickle.dumps(dataset)).split("test")[7]
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert type(a) is type(b) and getattr(a, "dtype", None) == getattr(b, "dtype", None)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_records_that_are_of_other_features_are_refused():
+    features = tfds.features.FeaturesDict({"pose": tfds.features.Tensor(shape=(2,), dtype=np.float32)})
+    parse = RecordParser(features, ())
+    np.testing.assert_array_equal(parse(features.serialize_example({"pose": np.float32([1, 2])}))["pose"], [1, 2])
+    three = tfds.features.FeaturesDict({"pose": tfds.features.Tensor(shape=(3,), dtype=np.float32)})
+    with pytest.raises(ValueError, match="3 numbers where 2"):
+        parse(three.serialize_example({"pose": np.zeros(3, np.float32)}))
+    with pytest.raises(ValueError, match="lacks pose"):
+        parse(tfds.features.FeaturesDict({"x": np.int64}).serialize_example({"x": 1}))
+
+
+def test_records_of_features_unknown_here_are_left_to_tfds():
+    features = tfds.features.FeaturesDict({"names": tfds.features.Sequence(tfds.features.Text())})
+    assert list(RecordParser(features, ())(features.serialize_example({"names": ["a", "b"]}))["names"]) == [b"a", b"b"]
 
 
 def test_actions_and_cameras_are_all_there(dataset):

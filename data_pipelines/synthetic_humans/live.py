@@ -64,7 +64,7 @@ class LiveSplit:
         """`batch`, and the views that it is of."""
         joints = np.stack([self._poses[int(i)] for i in indices])
         people = stack_people([self._people[self._labels[int(i)]["subject"]] for i in indices])
-        cameras = stack_cameras([camera_ring(rng)[0] for _ in indices])
+        cameras = stack_cameras([camera_ring(rng, 1)[0] for _ in indices])
         scenes, views = make_scenes(people, joints, cameras, self._settings.size, rng)
         pose = root_relative(world_to_camera(joints, views.camera), _SKELETON.root_indices)
         known = np.ones(joints.shape[:2], bool)

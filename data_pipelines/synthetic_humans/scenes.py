@@ -23,6 +23,10 @@ from fusion_jax.geometry import (
 )
 
 FULL_PX = 1000  # side of the virtual full picture, as Human3.6M's
+# What a camera is drawn from: its azimuth's shift, radians; distance and height, mm; the point it looks at, mm; its
+# turn about its axis, radians; focal length and its middle's shift in x and y, px; a pixel's height over its width.
+_DRAWN_LOW = np.array([-0.3, 4000, 1200, -250, -250, 800, -0.02, 1100, -12, -12, 0.998])
+_DRAWN_RANGE = np.array([0.3, 5500, 1900, 250, 250, 1000, 0.02, 1200, 12, 12, 1.002]) - _DRAWN_LOW
 _HEAD_SHARE = 0.6  # MPII's length of a head, of the diagonal of its box
 
 
@@ -42,27 +46,36 @@ class Views(NamedTuple):
     head_size_px: np.ndarray
 
 
-def camera_ring(rng: np.random.Generator) -> list[Camera]:
-    """Four cameras around the origin, placed as in Human3.6M's room, without lens distortion."""
-    start = rng.uniform(0, 2 * np.pi)
-    return [_camera(rng, start + k * np.pi / 2 + rng.uniform(-0.3, 0.3)) for k in range(4)]
+def camera_ring(rng: np.random.Generator, count: int = 4) -> list[Camera]:
+    """The first `count` of four cameras around the origin, placed as in Human3.6M's room, without lens distortion.
+
+    All four are drawn whatever the count is, so that the first ones are the same.
+    """
+    start, drawn = rng.uniform(0, 2 * np.pi), rng.random((4, 11))
+    return [_camera(drawn[k], start + k * np.pi / 2) for k in range(count)]
 
 
-def _camera(rng: np.random.Generator, azimuth: float) -> Camera:
-    distance, height = rng.uniform(4000, 5500), rng.uniform(1200, 1900)
+def _camera(drawn: np.ndarray, azimuth: float) -> Camera:
+    """A camera of eleven numbers (11,) in [0, 1), about at `azimuth`."""
+    shift, distance, height, tx, ty, tz, turn, focal, cx, cy, stretch = (_DRAWN_LOW + _DRAWN_RANGE * drawn).tolist()
+    azimuth += shift
     center = np.array([distance * np.cos(azimuth), distance * np.sin(azimuth), height])
-    target = np.array([*rng.uniform(-250, 250, 2), rng.uniform(800, 1000)])
-    forward = (target - center) / np.linalg.norm(target - center)
-    right = np.cross(forward, [0, 0, 1.0])
+    forward = np.array([tx, ty, tz]) - center
+    forward /= np.linalg.norm(forward)
+    right = _cross(forward, (0, 0, 1.0))
     right /= np.linalg.norm(right)
-    roll = rng.uniform(-0.02, 0.02)
-    down = np.cross(forward, right)
-    right, down = np.cos(roll) * right + np.sin(roll) * down, np.cos(roll) * down - np.sin(roll) * right
-    focal = rng.uniform(1100, 1200)
-    middle = (FULL_PX - 1) / 2 + rng.uniform(-12, 12, 2)
-    intrinsics = np.array([[focal, 0, middle[0]], [0, focal * rng.uniform(0.998, 1.002), middle[1]], [0, 0, 1]])
+    down = _cross(forward, right)
+    right, down = np.cos(turn) * right + np.sin(turn) * down, np.cos(turn) * down - np.sin(turn) * right
+    middle = (FULL_PX - 1) / 2
+    intrinsics = np.array([[focal, 0, middle + cx], [0, focal * stretch, middle + cy], [0, 0, 1]])
     fields = (np.stack([right, down, forward]), center, intrinsics, np.zeros(5))
     return Camera(*(np.asarray(field, np.float32) for field in fields))
+
+
+def _cross(a: Any, b: Any) -> np.ndarray:
+    """The cross product of two vectors (3,); np.cross takes 30 times as long to arrange its axes."""
+    (ax, ay, az), (bx, by, bz) = a, b
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
 
 
 def stack_cameras(cameras: list[Camera]) -> Camera:

@@ -190,21 +190,23 @@ def main(args: Args) -> None:
         f"augmentation of {args.preset}"
     )
     tables: dict[str, list[dict[str, Any]]] = {}
-    if args.dataset != LIVE:
-        tables["stages of one example, CPU time"] = stages(dataset, config)
-    tables["batches"] = [
-        {"workers": n, **loader_rate(dataset, config, args.batch_size, args.batches, n)} for n in args.workers
-    ]
-    if args.dataset != LIVE:
-        tables["more examples, threads"] = [
-            {"examples": n, **many(dataset, config, args.batch_size, args.batches, n)} for n in sorted(args.counts)
-        ]
-    if args.steps:
-        tables[f"a training step of {args.preset}, alone and fed"] = [
-            {"workers": n, **step_waits(dataset, config, args.batch_size, args.steps, n)} for n in args.workers
-        ]
-    for title, rows in tables.items():
+
+    def table(title: str, rows: list[dict[str, Any]]) -> None:
+        tables[title] = rows
         show(title, rows)
+
+    stored, batch_size, count = args.dataset != LIVE, args.batch_size, args.batches
+    if stored:
+        table("stages of one example, CPU time", stages(dataset, config))
+    fed_by = [{"workers": n, **loader_rate(dataset, config, batch_size, count, n)} for n in args.workers]
+    table("batches", fed_by)
+    if stored:
+        numbers = sorted(args.counts)
+        larger = [{"examples": n, **many(dataset, config, batch_size, count, n)} for n in numbers]
+        table("more examples, threads", larger)
+    if args.steps:
+        waits = [{"workers": n, **step_waits(dataset, config, batch_size, args.steps, n)} for n in args.workers]
+        table(f"a training step of {args.preset}, alone and fed", waits)
     rows = [{"table": title, **row} for title, rows in tables.items() for row in rows]
     write_json(
         args.json, [{"dataset": dataset.name, "preset": args.preset, "batch": args.batch_size, **r} for r in rows]

@@ -112,8 +112,7 @@ def main(args: Args) -> None:
     print(
         "error: largest difference of ours from float64, batch 1, of value and gradients, by the largest number there"
     )
-    if args.json:
-        write_json(args.json, rows)
+    write_json(args.json, rows)
 
 
 def convolutions(name: str) -> list[Case]:

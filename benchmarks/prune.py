@@ -67,8 +67,7 @@ def main(args: Args) -> None:
             f"{row['batch_size']:5d}{whole:16.2f}{cut:17.2f}{row['faster']:8.2f}{compiling:>16s}"
             f"{row['largest_change_mm']:11.2g}"
         )
-    if args.json:
-        write_json(args.json, [numbers])
+    write_json(args.json, [numbers])
 
 
 def timed(networks, shapes, batch_size: int, repeats: int) -> dict:

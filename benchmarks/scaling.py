@@ -82,8 +82,7 @@ def main(args: Args) -> None:
                 flush=True,
             )
     print("GFLOP: forward, of one example; GFLOP/s count three times that; scratch: beside state and batch, by XLA")
-    if args.json:
-        write_json(args.json, rows)
+    write_json(args.json, rows)
 
 
 def timed(config: Config, size: int, repeats: int) -> dict[str, Any]:

@@ -70,8 +70,7 @@ def main(args: Args) -> None:
         rows += of_strategy(config, args)
     print("images/s: median (least - most) of turns; times: ours / PyTorch's better one")
     print("memory, MB: parameters, optimiser, activations and compiled code / the whole process, compiling included")
-    if args.json:
-        write_json(args.json, rows)
+    write_json(args.json, rows)
 
 
 def of_strategy(config: Config, args: Args) -> list[dict[str, Any]]:

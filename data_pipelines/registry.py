@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data_pipelines.source import Source
 from fusion_jax.errors import unknown_name
+
+if TYPE_CHECKING:  # it reads videos; the command line's help lists datasets and reads nothing
+    from data_pipelines.source import Source
 
 # name: class prefix in its settings.py, source.py and <name>_dataset_builder.py
 _CLASSES = {

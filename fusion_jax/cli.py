@@ -16,6 +16,7 @@ from fusion_jax.cli_prepare import CheckData, Prepare
 from fusion_jax.cli_prune import Prune
 from fusion_jax.cli_sweep import Sweep
 from fusion_jax.cli_train import Train
+from fusion_jax.compile_cache import use_compilation_cache
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
 
 
@@ -119,6 +120,7 @@ def main(args: list[str] | None = None) -> int:
     """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal.
 
     `check-data`, `predict` and `prune` also give 1: data is incomplete; an input could not be done; no layer is dead.
+    Without `args`, as the program itself and not as a function of another one, it also keeps what JAX compiles.
     """
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
@@ -139,6 +141,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         command = tyro.cli(commands, prog=prog, description=description, args=args)
         logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
+        if args is None:
+            use_compilation_cache()
         return command.run() or 0
     except UserError as error:
         message, code = str(error), 2

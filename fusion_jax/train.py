@@ -93,17 +93,19 @@ def train(
         resuming = checkpoints.latest_step is not None
         if resuming:
             check_run(workdir, config, record)
-        state, next_batch = initial_state(config, dataset, mesh), 0
-        if net is not None and config.heatmaps.in_step:
-            state = place_heatmap_net(state, net)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         seen += [part for part in (net.seen if net else []) if part not in seen]
         if resuming:
-            state, next_batch = checkpoints.restore(state, mesh)
+            shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
+            state, next_batch = checkpoints.restore(shapes, mesh)
             seen = _seen_before(workdir, config, seen)
-        elif start_from is not None:
-            state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
-            seen += before
+        else:
+            state, next_batch = initial_state(config, dataset, mesh), 0
+            if net is not None and config.heatmaps.in_step:
+                state = place_heatmap_net(state, net)
+            if start_from is not None:
+                state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
+                seen += before
         kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
         for split in kept_out:
             check_test(seen, dataset, split)
@@ -165,7 +167,9 @@ def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh)
     """The state before the first step, made on the mesh, a pose's output scaled by the dataset's training poses."""
     learns_poses = config.task == "pose"
     mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton)) if learns_poses else (None, None)
-    create = jax.jit(create_state, static_argnums=0, out_shardings=sharding.replicated(mesh))
+    # Optimising a program that draws numbers once takes longer than it saves; the numbers are the same.
+    quick = {"xla_backend_optimization_level": 1} if mesh.devices.flat[0].platform == "cpu" else None
+    create = jax.jit(create_state, static_argnums=0, out_shardings=sharding.replicated(mesh), compiler_options=quick)
     return create(config, jax.random.key(config.seed), mean, std)
 
 

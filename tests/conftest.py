@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # programs that tests start leave the user's folders alone
 
 settings.register_profile("fusion", deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile("fusion")

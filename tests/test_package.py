@@ -15,8 +15,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
-    {"errors", "toom_cook", "pooling"},
-    {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt", "winograd"},
+    {"errors", "toom_cook", "pooling", "compile_cache"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "given_boxes"},

@@ -21,6 +21,8 @@ from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.leakage import check_splits
 from fusion_jax.records import read_json
+from fusion_jax.sharding import data_mesh
+from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -53,6 +55,25 @@ def test_same_seed_same_bits_and_another_seed_differs(unbroken, tmp_path):
     assert_same(unbroken[1], run(tmp_path / "again"))
     other = run(tmp_path / "other", small.config(seed=1))
     assert not np.array_equal(other.params["fusion_1"]["kernel"], unbroken[1].params["fusion_1"]["kernel"])
+
+
+def test_every_program_is_traced_and_compiled_once(tmp_path, caplog):
+    """Training, validation with a last batch that is not full, saving, resuming. No other test has this batch size."""
+    config = small.config(steps=4, batch_size=12, strategy="image")
+    with jax.log_compiles():
+        for stop in (2, None):
+            run(tmp_path, config, stop_after=stop, eval_every=2, checkpoint_every=1)
+    for step in ("train_step", "eval_step"):
+        for event in (f"Finished tracing {step} for jit", f"Finished XLA compilation of jit({step})"):
+            assert caplog.text.count(event) == 1, (event, caplog.text)
+    assert caplog.text.count("Finished XLA compilation of jit(create_state)") <= 1, "a resumed run draws no weights"
+
+
+def test_the_first_state_is_drawn_alike_however_little_its_program_is_optimised():
+    dataset, config = open_dataset("synthetic_humans", small.data_dir()), small.config(strategy="image")
+    quick = train_module.initial_state(config, dataset, data_mesh())
+    scale = quick.constants["pose_mean_mm"], quick.constants["pose_std_mm"]
+    assert_same(quick, jax.jit(create_state, static_argnums=0)(config, jax.random.key(config.seed), *scale))
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])

@@ -59,6 +59,7 @@ import pathlib, sys
 from fusion_jax.compile_cache import use_compilation_cache
 folder = use_compilation_cache()
 import jax, numpy as np, small
+jax.config.update("jax_num_cpu_devices", 2)
 from fusion_jax.train import LoopOptions, train
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("/cache_hits") else None)

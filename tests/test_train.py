@@ -70,7 +70,8 @@ def test_every_program_is_traced_and_compiled_once(tmp_path, caplog):
 
 
 def test_the_first_state_is_drawn_alike_however_little_its_program_is_optimised():
-    dataset, config = open_dataset("synthetic_humans", small.data_dir()), small.config(strategy="image")
+    config = small.config(strategy="image")
+    dataset = open_dataset("synthetic_humans", small.data_dir(), small.SIZE)
     quick = train_module.initial_state(config, dataset, data_mesh())
     scale = quick.constants["pose_mean_mm"], quick.constants["pose_std_mm"]
     assert_same(quick, jax.jit(create_state, static_argnums=0)(config, jax.random.key(config.seed), *scale))

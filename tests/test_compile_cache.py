@@ -69,7 +69,7 @@ options = LoopOptions(show=False, eval_every=0)
 def final(name):
     jax.clear_caches()
     hits.clear()
-    state = train(small.config(steps=2), data, work / name, options)
+    state = train(small.config(steps=2, strategy="image"), data, work / name, options)
     return [np.asarray(x).tobytes() for x in jax.tree.leaves((state.params, state.opt_state))], len(hits)
 
 fresh, few = final("fresh")

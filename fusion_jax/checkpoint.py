@@ -3,7 +3,8 @@
 WORKDIR/config.json     the Config
 WORKDIR/dataset.json    which data: name, folder, fingerprint
 WORKDIR/trained_on.json whom the weights have seen, earlier runs they started from included
-WORKDIR/checkpoints/N   state after N steps, the position of the training data, and the card of what the weights are
+WORKDIR/checkpoints/N   state after N steps, the position of the training data, which layers its steps read where some
+                        may be skipped, and the card of what the weights are
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import orbax.checkpoint as ocp
 from fusion_jax.card import card, check_card
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
+from fusion_jax.fusion import LiveLayers
 from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
 from fusion_jax.sharding import replicated
@@ -152,13 +154,20 @@ class Checkpoints:
         """The newest finished checkpoint's step, None where there is none."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: TrainState, next_batch: int) -> None:
-        """Starts writing state and data position; returns before the write is done. No-op if step is saved."""
+    def save(self, step: int, state: TrainState, next_batch: int, live: LiveLayers | None = None) -> None:
+        """Starts writing state and data position; returns before the write is done. No-op if step is saved.
+
+        Args:
+          step: steps done.
+          state: after them.
+          next_batch: number of the next training batch.
+          live: the layers that the next step reads, of a run that skips dead ones.
+        """
         if step == self.latest_step:
             return
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(_arrays(state)),
-            data=ocp.args.JsonSave({"next_batch": next_batch}),
+            data=ocp.args.JsonSave({"next_batch": next_batch} | ({} if live is None else {"live": to_json(live)})),
             card=ocp.args.JsonSave(card(self._config)),
         )
         self._manager.save(step, args=args, force=True)
@@ -194,6 +203,13 @@ class Checkpoints:
         fields = restored["state"]
         fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
         return state.replace(**fields), int(restored["data"]["next_batch"])
+
+    def live_layers(self) -> LiveLayers | None:
+        """The `live` that the newest checkpoint was saved with. Raises UserError where it cannot be read."""
+        step = self.latest_step
+        data = {} if step is None else self._read(step, ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
+        where = f"{self._manager.directory / str(step)}, data: live"
+        return from_json(LiveLayers, data["live"], where) if "live" in data else None
 
     def _read(self, step: int, items: Any) -> Any:
         try:

@@ -84,6 +84,12 @@ class Train:
     none: alpha is trained to the end."""
     anneal_from: float | None = None
     """Share of the steps after which alpha is led there; none: 0.5."""
+    skip_dead: float | None = None
+    """Train without the layers that no longer count: fusion weights this close to 0 or 1, such as 1e-3, count as 0 or
+    1, and layers that nothing reads then are left out of the step, which is faster; they come back if alpha or beta
+    turn round. Terms of this size are missing from the gradients. None: every step runs all layers."""
+    skip_every: int | None = None
+    """Steps between two looks at which layers those are; each change compiles the step anew. None: 100."""
     learning_rate: float | None = None
     """Of the weights; none: the preset's."""
     fusion_learning_rate: float | None = None
@@ -142,6 +148,8 @@ class Train:
             alpha_init=self.alpha_init,
             alpha_final=self.alpha_final,
             anneal_from=self.anneal_from,
+            skip_dead=self.skip_dead,
+            skip_every=self.skip_every,
             alpha_penalty_weight=self.alpha_penalty_weight,
             learning_rate=self.learning_rate,
             fusion_learning_rate=self.fusion_learning_rate,
@@ -175,6 +183,7 @@ class Train:
         made = "heatmaps of joints; predicted ones are as their 2D network makes them"
         for option, value, used, use in (
             ("--anneal-from", self.anneal_from, self.alpha_final is not None, "--alpha-final"),
+            ("--skip-every", self.skip_every, self.skip_dead is not None, "--skip-dead"),
             ("--heatmap-workdir", self.heatmap_workdir, predicted, "--heatmaps predicted"),
             ("--heatmap-mode", self.heatmap_mode, predicted, "--heatmaps predicted"),
             ("--heatmap-learning-rate", self.heatmap_learning_rate, finetuned, "--heatmap-mode finetune"),

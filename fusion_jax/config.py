@@ -150,6 +150,11 @@ class OptimConfig:
     trained to the end."""
     anneal_from: float = 0.5
     """Share of the steps after which alpha is led to alpha_final, geometrically."""
+    skip_dead: float | None = None
+    """Fusion weights this close to 0 or 1, in [0, 0.5), count as 0 or 1 in training, and layers that nothing reads then
+    are left out of the step; none: every step runs all of them."""
+    skip_every: int = 100
+    """Steps between two decisions on which layers are left out."""
 
     def __post_init__(self):
         kinds = ("constant", "cosine")
@@ -161,6 +166,9 @@ class OptimConfig:
         sharp = self.alpha_final is None or 0 < self.alpha_final < math.inf
         check_field(sharp, "optim.alpha_final", self.alpha_final, "none, or > 0 and finite")
         check_field(0 <= self.anneal_from < 1, "optim.anneal_from", self.anneal_from, "in [0, 1)")
+        eps = self.skip_dead is None or 0 <= self.skip_dead < 0.5
+        check_field(eps, "optim.skip_dead", self.skip_dead, "none, or in [0, 0.5)")
+        check_field(self.skip_every >= 1, "optim.skip_every", self.skip_every, ">= 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,6 +209,10 @@ class Config:
         if self.optim.alpha_final is not None:
             learned = isinstance(self.network, NetworkConfig) and self.network.strategy == "learned"
             check_field(learned, "optim.alpha_final", self.optim.alpha_final, "none: only 'learned' has an alpha")
+        if self.optim.skip_dead is not None:
+            trained = isinstance(self.network, NetworkConfig) and self.network.strategy in ("learned", "free")
+            expected = "none: only 'learned' and 'free' have weights that move"
+            check_field(trained, "optim.skip_dead", self.optim.skip_dead, expected)
         data_seed_ok = self.data_seed is None or 0 <= self.data_seed < 2**32
         check_field(data_seed_ok, "data_seed", self.data_seed, "none or 0 to 2^32 - 1")
         if isinstance(self.network, HourglassConfig):

@@ -87,16 +87,29 @@ def _labels(params: dict, annealed: bool) -> dict:
     return {name: label(name, subtree) for name, subtree in params.items()}
 
 
-def update_if(finite: jax.Array, tx: optax.GradientTransformation, grads: Any, opt_state: Any, params: Any) -> Any:
+def update_if(
+    finite: jax.Array,
+    tx: optax.GradientTransformation,
+    grads: Any,
+    opt_state: Any,
+    params: Any,
+    resting: frozenset[str] = frozenset(),
+) -> Any:
     """(params, opt_state) after an update, or as they were where `finite` is False.
+
+    What belongs to parameters of the names `resting` stays as it was in either case.
 
     By a branch, not by choosing number for number: what the choice is made from would have to be kept beside what it
     gives, and XLA on a CPU then copies Adam's moments (twice the time and the memory of `paper`'s update).
     """
 
     def update(grads, opt_state, params):
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state
+        updates, new_state = tx.update(grads, opt_state, params)
+        new = optax.apply_updates(params, updates), new_state
+        return jax.tree_util.tree_map_with_path(kept, new, (params, opt_state)) if resting else new
+
+    def kept(path, new, old):
+        return old if any(getattr(key, "key", None) in resting for key in path) else new
 
     return jax.lax.cond(finite, update, lambda _, opt_state, params: (params, opt_state), grads, opt_state, params)
 

@@ -61,6 +61,12 @@ class Progress:
             text = "  ".join(f"{name} {value}" for name, value in shown.items())
             self._bar.write(f"{kind:10s} step {step}/{self._total}  {text}{self._left(kind, step)}", file=sys.stderr)
 
+    def event(self, kind: str, step: int, values: dict[str, int], text: str) -> None:
+        """Records what happened after `step` steps, and says it in one line."""
+        print(json.dumps({"kind": kind, "step": step, **values}), file=self._file, flush=True)
+        if self._show:
+            self._bar.write(f"{kind:10s} step {step}/{self._total}  {text}", file=sys.stderr)
+
     def _left(self, kind: str, step: int) -> str:
         done = step - self._start
         if kind != "train" or done <= 0:

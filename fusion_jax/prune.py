@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from fusion_jax import fusion
-from fusion_jax.config import Config
+from fusion_jax.config import Config, NetworkConfig
 from fusion_jax.cost import live_of
 from fusion_jax.errors import UserError
-from fusion_jax.network import active_streams
+from fusion_jax.network import FusionNet, active_streams
 from fusion_jax.state import TrainState, create_state
 
 TRAINED = ("learned", "free")
@@ -72,8 +73,15 @@ def alive(config: Config, params: Mapping[str, Any], eps: float = 1e-3) -> tuple
 
 def removed_layers(config: Config, pruned: Config) -> list[str]:
     """Names of the layers that the first network has and the second, cut down from it, has not."""
-    kept = _layer_names(pruned)
-    return [name for name in _layer_names(config) if name not in kept]
+    kept = _layer_names(pruned.fusion)
+    return [name for name in _layer_names(config.fusion) if name not in kept]
+
+
+def resting_layers(network: nn.Module) -> frozenset[str]:
+    """Names of the layers that a network does not run because of its `live`, though a state may hold them."""
+    if not isinstance(network, FusionNet) or network.live is None:
+        return frozenset()
+    return frozenset(_layer_names(network.clone(live=None))) - frozenset(_layer_names(network))
 
 
 def mixed_layers(config: Config) -> list[int]:
@@ -95,8 +103,7 @@ def pruned_state(state: TrainState, pruned: Config) -> TrainState:
     return left.replace(step=state.step, rng=state.rng, **kept)
 
 
-def _layer_names(config: Config) -> list[str]:
-    network = config.fusion
+def _layer_names(network: FusionNet | NetworkConfig) -> list[str]:
     live, streams = live_of(network), active_streams(network.streams, network.strategy)
     data = [f"{stream.name}_{l}" for stream in streams for l in range(1, live.last_data + 1)]
     return data + [f"fusion_{l}" for l in range(live.first_fusion, len(streams[0].layers) + 2)]

@@ -14,6 +14,7 @@ from fusion_jax.geometry import root_relative
 from fusion_jax.inputs import network_inputs, with_heatmaps
 from fusion_jax.losses import fusion_loss
 from fusion_jax.optim import tree_norm, update_if
+from fusion_jax.prune import resting_layers
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, network_variables
 
@@ -24,7 +25,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """The state after one optimiser step through all weights, alpha and beta, and the step's metrics.
 
     The loss is a mean over the batch, so a batch sharded over devices gives the same step. Where loss or gradient
-    is not finite the parameters and the optimiser stay as they were; `finite` tells the caller.
+    is not finite the parameters and the optimiser stay as they were; `finite` tells the caller. So do, at any time,
+    those of layers that the state holds and its network does not run: Adam alone would move them on for a while.
 
     Returns:
       The new state, and scalars loss, data_loss, penalty (mm^2), mpjpe_sum, mpjpe_count, grad_norm, finite;
@@ -48,7 +50,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     layer_norms = {name: tree_norm(part) for name, part in grads.items()}
     grad_norm = tree_norm(layer_norms)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    params, opt_state = update_if(finite, state.tx, grads, state.opt_state, state.params)
+    resting = resting_layers(state.network)
+    params, opt_state = update_if(finite, state.tx, grads, state.opt_state, state.params, resting)
     total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
     measured = {"loss": loss, **terms, "mpjpe_sum": total, "mpjpe_count": count, "grad_norm": grad_norm}
     measured |= {"layer_grad_norms": layer_norms, "finite": finite, **fusion_state(state)}

@@ -64,6 +64,10 @@ def sweep_members(base: Config, sweep: SweepConfig) -> list[Member]:
         raise UserError("a sweep trains on true or noisy heatmaps; those of a 2D network are for single runs")
     if base.init_from is not None or base.fusion.live is not None:
         raise UserError("the members of a sweep start anew, whole; leave --init-from away")
+    if base.optim.skip_dead is not None:
+        raise UserError(
+            "the members of a sweep share one step, and each has dead layers of its own; leave skip_dead away"
+        )
     data_seed = base.drawn_by
     kinds = dict.fromkeys(_kinds(base, sweep))
     return [

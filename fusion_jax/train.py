@@ -34,6 +34,7 @@ from fusion_jax.profiling import Profile
 from fusion_jax.progress import Progress
 from fusion_jax.scoring import example_labels, loaded_size, place_batch, score_split
 from fusion_jax.skeletons import skeleton
+from fusion_jax.skip_dead import Skipping
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.steps import eval_step, train_step
 from fusion_jax.tables import summarise
@@ -98,9 +99,10 @@ def train(
         if resuming:
             shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
             state, next_batch = checkpoints.restore(shapes, mesh)
+            live = checkpoints.live_layers()
             seen = _seen_before(workdir, config, seen)
         else:
-            state, next_batch = initial_state(config, dataset, mesh), 0
+            state, next_batch, live = initial_state(config, dataset, mesh), 0, None
             if net is not None and config.heatmaps.in_step:
                 state = place_heatmap_net(state, net)
             if start_from is not None:
@@ -119,7 +121,7 @@ def train(
         with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
             if not resuming:  # only now: a run that cannot begin leaves its folder free
                 save_run(workdir, config, record, seen)
-            return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir)
+            return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live)
     finally:
         checkpoints.close()
 
@@ -192,7 +194,7 @@ def training_data(
     )
 
 
-def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> TrainState:
+def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live) -> TrainState:
     step_fn = sharding.jit_train_step(mesh, train_step if config.task == "pose" else heatmap_train_step)
     start, end = int(state.step), config.steps
     validated = "validation" in dataset.splits and "validation" not in config.train_split
@@ -203,19 +205,23 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
         end = min(end, max(start, options.stop_after))
     profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile)
     window = _Window(options.log_every, config.batch_size, workdir)
+    whole, skipping = state.network, Skipping(config, state.network, live)  # all but the step itself see it whole
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
         stop_requests() as stop_requested,
         profile,
     ):
+        if live is None and start < end:
+            skipping.decide(state.params, start, progress)
         for step in range(start + 1, end + 1):
             profile.before(step)
             waited = time.perf_counter()
             host = next(data)
             # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
             waited = time.perf_counter() - waited if state.step.is_ready() else 0.0
-            state, measured = step_fn(state, place_batch(host, dataset, mesh))
+            state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
+            state = state.replace(network=whole)
             if (traced := profile.after(step, measured)) and options.show:
                 print(traced)
             window.add(step, host, measured, waited)
@@ -227,9 +233,11 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir) -> 
             if eval_every and (step % eval_every == 0 or step == config.steps):
                 progress.row("validation", step, _validate(config, options, state, dataset, mesh))
                 window.restart_clock()
+            if skipping.due(step) and step < config.steps:
+                skipping.decide(state.params, step, progress)
             if step % options.checkpoint_every == 0 or last:
                 window.check()  # never save a state whose steps were not looked at
-                checkpoints.save(step, state, step)
+                checkpoints.save(step, state, step, skipping.live)
             if stop is not None:
                 checkpoints.wait()
                 raise TrainingInterruptedError(

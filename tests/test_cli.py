@@ -74,6 +74,7 @@ def test_the_readmes_way_through(tmp_path, capsys):
         *(
             (["train", option, value, *more], f"{option} {value} would do nothing: it is for {use}")
             for option, value, more, use in [
+                ("--skip-every", "5", [], "--skip-dead"),
                 ("--heatmap-workdir", "RUN", ["--heatmaps", "noisy"], "--heatmaps predicted"),
                 ("--heatmap-mode", "cache", [], "--heatmaps predicted"),
                 ("--heatmap-mode", "frozen", ["--task", "heatmaps"], "--heatmaps predicted"),
@@ -98,6 +99,7 @@ def test_the_readmes_way_through(tmp_path, capsys):
         (["train", "--learning-rate", "inf"], "optim.learning_rate is inf"),
         (["train", "--seed", "99999999999"], "seed is 99999999999, expected 0 to 2^32 - 1"),
         (["train", "--strategy", "image", "--beta", "2"], "strategy 'image' has no beta"),
+        (["train", "--strategy", "image", "--skip-dead", "0.01"], "optim.skip_dead is 0.01, expected none: only"),
         (["train", "--data-dir", "DATA", "--workdir", "/dev/null/x"], "check the path"),
         (["prepare", "synthetic_humans", "--motion", "NOWHERE"], "no such folder"),
         (["prepare", "synthetic_humans", "--num-subjects", "1"], "num_subjects is 1, expected at least 3"),

@@ -52,6 +52,8 @@ def test_paper_preset_trains_as_the_release_does():
         (cfg.OptimConfig, "clip_norm", -1.0),
         (cfg.OptimConfig, "alpha_penalty_weight", NAN),
         (cfg.OptimConfig, "schedule", "linear"),
+        (cfg.OptimConfig, "skip_dead", 0.5),
+        (cfg.OptimConfig, "skip_every", 0),
         (cfg.InputConfig, "image_size", 0),
         (cfg.InputConfig, "heatmap_size", -3),
         (cfg.InputConfig, "heatmap_sigma_px", 0.0),

@@ -16,6 +16,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
     {"errors", "toom_cook", "pooling", "compile_cache"},
+    {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt", "winograd"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "given_boxes"},
@@ -31,7 +32,7 @@ LAYERS = (
     {"heatmap_steps"},
     {"leakage", "published", "protocols"},
     {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "training_log"},
-    {"profiling"},
+    {"profiling", "skip_dead"},
     {"run_record"},
     {"analysis_record", "machine", "sweep_result"},
     {"card", "sweep_plan", "sweep_steps"},

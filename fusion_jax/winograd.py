@@ -28,8 +28,8 @@ OUTPUTS = 4
 """m: outputs along a tile's side."""
 _TAPS = 5
 """The longest block of a kernel: with m = 4 all points of toom_cook are in use."""
-_CHUNK = 2**18
-"""Numbers of one transformed element that are worked on at once: 1 MB in float32, times a few of them."""
+_CHUNK = 2**17
+"""Numbers of one transformed element that are worked on at once: half a MB in float32, times a few of them."""
 
 Grid = list[list[jax.Array]]
 """Outputs or gradients by their place in the tile, [row][column], each (tiles, D)."""
@@ -161,12 +161,13 @@ def backward(
 def _transform_kernel(kernel: jax.Array, plan: Plan) -> jax.Array:
     """(k, k, C, D) to (a, a, blocks * blocks * C, D), by the element's column, then its row."""
     k, _, c, d = kernel.shape
-    b, r = plan.blocks, plan.taps
+    b, r, a = plan.blocks, plan.taps, plan.size
     more = b * r - k
-    kernel = jnp.pad(kernel, ((0, more), (0, more), (0, 0), (0, 0))).reshape(b, r, b, r, c, d)
-    taps = plan.matrices.taps.astype(kernel.dtype)
-    transformed = jnp.einsum("pi,qj,yixjcd->qpyxcd", taps, taps, kernel, precision="highest")
-    return transformed.reshape(plan.size, plan.size, b * b * c, d)
+    kernel = jnp.pad(kernel, ((0, more), (0, more), (0, 0), (0, 0)))
+    kernel = kernel.reshape(b, r, b, r, c, d).transpose(1, 3, 0, 2, 4, 5).reshape(r * r, -1)
+    taps = plan.matrices.taps
+    both = np.einsum("pi,qj->qpij", taps, taps).reshape(a * a, r * r)  # one product for both axes: kernels are small
+    return jnp.matmul(both.astype(kernel.dtype), kernel, precision="highest").reshape(a, a, b * b * c, d)
 
 
 def _columns(x: jax.Array, plan: Plan, data: np.ndarray) -> jax.Array:

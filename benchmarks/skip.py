@@ -7,7 +7,6 @@ Beside both stands what Adam would take for the weights of the dead layers, whic
 
 import dataclasses
 import functools
-import json
 import pathlib
 import resource
 import statistics
@@ -19,7 +18,7 @@ import numpy as np
 import optax
 import tyro
 from prune import random_variables
-from timing import header
+from timing import header, write_json
 
 from fusion_jax import cost, fusion
 from fusion_jax.batch import fake_batch
@@ -43,8 +42,8 @@ class Args:
     """As --skip-dead."""
     batch_size: int = 16
     repeats: int = 5
-    out: pathlib.Path | None = None
-    """JSON file for the numbers."""
+    json: pathlib.Path | None = None
+    """File for the numbers."""
 
 
 def main(args: Args) -> None:
@@ -70,15 +69,14 @@ def main(args: Args) -> None:
         for run in runs.values():
             run.turn()
     numbers = {
-        "machine": header(),
-        **{key: value for key, value in dataclasses.asdict(args).items() if key != "out"},
+        **{key: value for key, value in dataclasses.asdict(args).items() if key != "json"},
         "dead": dead,
         "parameters": {"all": size(start.params), "idle": size(idle)},
         "steps": {name: run.numbers() for name, run in runs.items()},
         "loss": {name: float(runs[name].measured["loss"]) for name in turns},
         "change": change(*(runs[name].state.params for name in turns), dead),
     }
-    print(numbers["machine"])
+    print(header())
     print(
         f"{args.preset}, batch {args.batch_size}, alpha {args.alpha:g}, beta {args.beta:g}, eps {args.eps:g}, float32"
     )
@@ -93,11 +91,7 @@ def main(args: Args) -> None:
         f"loss of step {args.repeats + 1}: {numbers['loss']['whole']:.7g} whole, {numbers['loss']['skipped']:.7g} "
         f"skipped; parameters that are read lie at most {numbers['change']:.2g} apart"
     )
-    text = json.dumps(numbers, indent=2)
-    if args.out is None:
-        print(text)
-    else:
-        args.out.write_text(text + "\n")
+    write_json(args.json, [numbers])
 
 
 class Run:

@@ -6,7 +6,6 @@ Beside both stands what Adam would take for the weights of the dead layers, whic
 """
 
 import dataclasses
-import functools
 import pathlib
 import resource
 import statistics
@@ -14,19 +13,17 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import tyro
-from prune import random_variables
 from timing import header, write_json
+from weights import random_state
 
-from fusion_jax import cost, fusion
+from fusion_jax import fusion
 from fusion_jax.batch import fake_batch
 from fusion_jax.optim import make_optimizer
 from fusion_jax.presets import preset
 from fusion_jax.prune import mixing_weights, resting_layers
 from fusion_jax.sharding import data_mesh, global_batch, jit_train_step, replicated
-from fusion_jax.state import create_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,15 +45,7 @@ class Args:
 
 def main(args: Args) -> None:
     config, mesh = preset(args.preset), data_mesh()
-    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
-    variables = random_variables(shapes.network, cost.example_shapes(config), args)
-    start = shapes.replace(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        constants=variables["constants"],
-        opt_state=jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.opt_state),
-        rng=jax.random.key(0),
-    )
+    start = random_state(config, alpha=args.alpha, beta=args.beta)
     live = fusion.live_layers(mixing_weights(config, start.params), args.eps)
     cut = start.network.clone(live=live)
     dead = sorted(resting_layers(cut))

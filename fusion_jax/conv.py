@@ -27,8 +27,9 @@ def conv2d(
 ) -> Float[Array, "B h w D"]:
     """Cross-correlation of channels-last pictures with a square kernel, in x's dtype.
 
-    A large one is on a CPU computed in float32 at least, to within 1e-4 of the outputs' spread; it has gradients in
-    reverse mode only.
+    A large one has gradients in reverse mode only. On a CPU it is computed in float32 at least, tile by tile, each to
+    within about 1e-4 of the spread of a picture's outputs: a number far larger than the others, infinite or NaN spoils
+    all outputs of the 4 x 4 tiles that read it.
 
     Args:
       x: (B, H, W, C).
@@ -39,7 +40,7 @@ def conv2d(
     call = _Call.of(x, kernel, stride, padding)
     if call.gathers(x, kernel):
         return lax.platform_dependent(x, kernel, cpu=call.by_patches, default=call.native)
-    return _conv(call, x, kernel)
+    return _conv(call, *_alike(x, kernel))
 
 
 def conv_pool_relu(
@@ -51,15 +52,29 @@ def conv_pool_relu(
     padding: str = "VALID",
     pool: int = 2,
 ) -> Float[Array, "B h w D"]:
-    """relu(max_pool(conv2d(x, kernel) + bias, pool)): a layer of the fusion network; a pool of 1 is none.
+    """relu(max_pool(conv2d(x, kernel) + bias, pool)) in x's dtype: a layer of the fusion network; a pool of 1 is none.
 
     A large one is done in one pass and keeps a byte for each output for the gradient: the convolution's own outputs
-    would be several times as large as all else.
+    would be several times as large as all else. What `conv2d` says holds here too.
     """
+    bias = bias.astype(x.dtype)
     call = _Call.of(x, kernel, stride, padding)
     if call.gathers(x, kernel) or winograd.OUTPUTS % pool:
         return jax.nn.relu(max_pool(conv2d(x, kernel, stride=stride, padding=padding) + bias, pool))
-    return _layer(call, pool, x, kernel, bias)
+    return _layer(call, pool, *_alike(x, kernel, bias))
+
+
+def _alike(*arrays: jax.Array) -> list[jax.Array]:
+    """The arrays, all of them varying over every mesh axis that one does within shard_map.
+
+    The rules for gradients below then need not know: what shard_map's cast is transposed to sums them up.
+    """
+    axes = [jax.typeof(array).manual_axis_type.varying for array in arrays]
+    every = frozenset().union(*axes)
+    return [
+        lax.pcast(array, tuple(every - own), to="varying") if every - own else array
+        for array, own in zip(arrays, axes, strict=True)
+    ]
 
 
 class _Call(NamedTuple):
@@ -78,9 +93,12 @@ class _Call(NamedTuple):
         return cls(stride, (down, across), h, w)
 
     def gathers(self, x: jax.Array, kernel: jax.Array) -> bool:
-        """Whether a CPU is faster with patches: where they do not overlap or are few."""
+        """Whether a CPU is faster with patches, where they do not overlap or are few, or has to: tiles need numbers of
+        pictures that are known and not 0, and floats."""
         k, _, c, _ = kernel.shape
-        return k <= self.stride or 4 * self.height * self.width * k * k * c <= _MAX_PATCH_BYTES
+        few = k <= self.stride or 4 * self.height * self.width * k * k * c <= _MAX_PATCH_BYTES
+        known = isinstance(x.shape[0], int) and x.shape[0] > 0  # no int while exporting for any batch
+        return few or not known or not jnp.issubdtype(x.dtype, jnp.floating)
 
     def native(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
         numbers = ("NHWC", "HWIO", "NHWC")

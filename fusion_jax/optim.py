@@ -116,4 +116,4 @@ def update_if(
 
 def tree_norm(tree: Any) -> jax.Array:
     """Root of the sum of all squares. By products: XLA on a CPU would first write the squares out."""
-    return jnp.sqrt(sum(jnp.vdot(leaf, leaf) for leaf in jax.tree.leaves(tree)))
+    return jnp.sqrt(sum(jnp.vdot(leaf, leaf, precision="highest") for leaf in jax.tree.leaves(tree)))

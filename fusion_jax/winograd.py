@@ -8,6 +8,9 @@ larger than `_TAPS` is cut into blocks that become channels of a shifted picture
 What matters for speed (benchmarks/conv.py): a few pictures at a time, so that what lies between stays in the cache; one
 element's column at a time, so that transforms are one-dimensional and the program is small; adds that read whole rows;
 and a product for each element rather than a batch of them, which XLA would run on one core.
+
+Pictures are taken in turns along the batch, so a batch that the compiler splits over several CPU devices is gathered
+first: right, and slow. Within shard_map or pmap each device has its own turns.
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import PartitionSpec as P
 
 from fusion_jax import conv, winograd
 from fusion_jax.conv import conv2d, conv_pool_relu
 from fusion_jax.pooling import max_pool
+from fusion_jax.sharding import data_mesh
 from fusion_jax.toom_cook import matrices
 
 
@@ -144,3 +146,27 @@ def test_bfloat16_is_computed_in_float32_and_stays_bfloat16():
     dx, dkernel = pull(jnp.ones_like(got))
     assert (dx.dtype, dkernel.dtype) == (jnp.bfloat16, jnp.bfloat16)
     np.testing.assert_array_equal(dkernel.astype(np.float32), 16)
+
+
+def test_what_tiles_cannot_do_goes_another_way():
+    """No pictures, any number of them, whole numbers: as XLA's own."""
+    kernel = np.ones((3, 3, 2, 2), np.float32)
+    assert conv_pool_relu(np.zeros((0, 8, 8, 2), np.float32), kernel, np.zeros(2, np.float32)).shape == (0, 3, 3, 2)
+    (batch,) = jax.export.symbolic_shape("b")
+    shapes = [jax.ShapeDtypeStruct(shape, np.float32) for shape in ((batch, 8, 8, 2), kernel.shape)]
+    exported = jax.export.export(jax.jit(conv2d))(*shapes)
+    np.testing.assert_allclose(exported.call(np.ones((2, 8, 8, 2), np.float32), kernel), 18)
+    counts = np.arange(128).reshape(1, 8, 8, 2)
+    np.testing.assert_array_equal(conv2d(counts, kernel.astype(int)), native(counts, kernel.astype(int)))
+
+
+def test_each_device_takes_its_own_turns():
+    """Within shard_map, gradients of shared weights are summed over the devices."""
+    x, kernel = (np.float32(v) for v in drawn((4, 8, 8, 2, 3, 2)))
+    bias, mesh = np.zeros(2, np.float32), data_mesh(jax.devices()[:2])
+
+    def gradient(x, kernel):
+        return jax.grad(lambda kernel: conv_pool_relu(x, kernel, bias).sum() + (conv2d(x, kernel) ** 2).sum())(kernel)
+
+    split = jax.jit(jax.shard_map(gradient, mesh=mesh, in_specs=(P("data"), P()), out_specs=P()))
+    assert_close(split(x, kernel), jax.jit(gradient)(x, kernel))

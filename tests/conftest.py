@@ -1,20 +1,42 @@
-"""Four pretend CPU devices, reproducible hypothesis, and the small run that several test files train."""
+"""Four pretend CPU devices, programs that compile fast, reproducible hypothesis, the small run several files train.
+
+Most of the suite's time is compilation, so
+- what was compiled once is kept in a folder for as long as the tests run: both workers and the programs that tests
+  start find it there (a folder named in JAX_COMPILATION_CACHE_DIR is used instead, and outlives the run);
+- programs are compiled with little optimisation, except in the modules marked `optimised`: those that compare
+  bits or floats of differently compiled programs, or go a user's whole way.
+"""
 
 import dataclasses
 import functools
 import os
+import tempfile
 
-import jax
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # pytest-xdist's workers get the environment of the first process
+    _compiled = tempfile.TemporaryDirectory(prefix="fusion_jax_compiled_", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+os.environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0"}
+
+import jax  # reads the environment
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # programs that tests start leave the user's folders alone
 
 settings.register_profile("fusion", deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile("fusion")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def optimisation(request):
+    """Little of it, unless the module is marked `optimised`; the programs that a test starts follow."""
+    little = request.node.get_closest_marker("optimised") is None
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(int(little))
+    if little != jax.config.read("jax_disable_most_optimizations"):
+        jax.config.update("jax_disable_most_optimizations", little)
+        jax.clear_caches()  # they do not know which way a program was compiled
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import small
 
 from fusion_jax.cli import main
 
+pytestmark = pytest.mark.optimised
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 

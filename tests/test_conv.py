@@ -13,6 +13,8 @@ from jax import lax
 from fusion_jax.conv import conv2d
 from fusion_jax.pooling import max_pool
 
+pytestmark = pytest.mark.optimised
+
 # batch, height, width, channels, kernel, features, stride, padding
 CASES = [
     (2, 9, 9, 3, 3, 4, 1, "VALID"),

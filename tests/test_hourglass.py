@@ -23,6 +23,8 @@ from fusion_jax.presets import preset
 from fusion_jax.sharding import data_mesh, global_batch, jit_train_step
 from fusion_jax.state import make_hourglass
 
+pytestmark = pytest.mark.optimised
+
 MPII = small.MPII
 
 

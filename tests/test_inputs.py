@@ -28,6 +28,8 @@ from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.state import create_state, heatmap_network_variables
 from fusion_jax.steps import eval_step, predict_step, train_step
 
+pytestmark = pytest.mark.optimised
+
 H36M, MPII = skeleton("human36m17"), skeleton("mpii16")
 NET = HeatmapNet("runs/net", "0123456789abcdef", HourglassConfig(1, 4, 1), small.INPUTS)
 NOISE = HeatmapNoise(jitter=0.05, missing_probability=0.2)

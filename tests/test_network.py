@@ -16,6 +16,8 @@ from fusion_jax.network import Conv, Dense, FusionNet, Stream, fusion_layers
 from fusion_jax.presets import preset
 from fusion_jax.state import create_state
 
+pytestmark = pytest.mark.optimised
+
 JOINTS = 4
 # 12 px -> conv 11 -> pool 5 -> conv 5 (padded, not pooled) -> dense; every width differs between the streams.
 IMAGE = Stream("image", (Conv(4, 2), Conv(5, 2, pool=1, padding="SAME"), Dense(6)))

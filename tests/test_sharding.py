@@ -13,6 +13,8 @@ from fusion_jax.sharding import batch_sharding, data_mesh, global_batch, jit_eva
 from fusion_jax.state import create_state
 from fusion_jax.steps import eval_step, train_step
 
+pytestmark = pytest.mark.optimised
+
 
 def test_four_devices():
     assert len(jax.devices()) == 4  # or every test below would pass on one

@@ -18,6 +18,8 @@ from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.state import create_state
 from fusion_jax.steps import eval_step, fusion_state, predict_step, train_step
 
+pytestmark = pytest.mark.optimised
+
 KEY = jax.random.key(0)
 # Compiled once for all tests that take the small config as it is.
 STEP, PREDICT = jax.jit(train_step), jax.jit(predict_step)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from fusion_jax.batch import fake_batch
 from fusion_jax.network import Dense
@@ -12,6 +13,8 @@ from fusion_jax.sharding import data_mesh, jit_train_step, replicated
 from fusion_jax.state import create_state
 from fusion_jax.sweep_steps import jit_member_step, member_mesh, member_states, padded
 from fusion_jax.switched import lone_state, shape_key
+
+pytestmark = pytest.mark.optimised
 
 STEPS = 3
 MEAN, STD = np.full((17, 3), 7.0, np.float32), np.full((17, 3), 90.0, np.float32)

@@ -8,7 +8,7 @@ demo: .venv/.ready  ## prepare, train, evaluate and report on the embedded datas
 	$(BIN)/python -m fusion_jax demo
 
 test: lint  ## lint, types, tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: .venv/.ready  ## the minutes-long checks
 	$(BIN)/python -m pytest -m slow

@@ -28,6 +28,14 @@ jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
 settings.register_profile("fusion", deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile("fusion")
 
+LONG = ["test_two_networks", "test_notebooks", "test_train", "test_predict", "test_sweep", "test_prune"]
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first (pytest-xdist is told to keep them so): begun last, one leaves a worker idle."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
+
 
 @pytest.fixture(autouse=True, scope="module")
 def optimisation(request):

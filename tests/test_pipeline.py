@@ -99,7 +99,8 @@ def test_preparing_again_reuses_and_other_settings_stand_beside(capsys, tmp_path
     again = prepare_synthetic_humans(tmp_path, size=16, num_subjects=3, frames=1)
     assert again == first and "reusing" in capsys.readouterr().out
     assert before == {p: p.stat().st_mtime_ns for p in first.iterdir()}
-    reference = open_prepared("synthetic_humans", small.data_dir())
+    prepare_synthetic_humans(tmp_path / "twin", size=16, num_subjects=3, frames=1)  # compiled as the first one was
+    reference = open_prepared("synthetic_humans", tmp_path / "twin")
     same = open_prepared("synthetic_humans", tmp_path)
     for split in reference.splits:
         assert reference.split(split)[3]["image"] == same.split(split)[3]["image"], "drawn from the seed alone"

@@ -28,7 +28,7 @@ jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
 settings.register_profile("fusion", deadline=None, max_examples=15, derandomize=True, database=None)
 settings.load_profile("fusion")
 
-LONG = ["test_two_networks", "test_notebooks", "test_train", "test_predict", "test_sweep", "test_prune"]
+LONG = ["test_two_networks", "test_datasets_end_to_end", "test_predictor", "test_notebooks", "test_train", "test_cli"]
 
 
 def pytest_collection_modifyitems(items):

@@ -13,6 +13,8 @@ from fusion_jax.pooling import max_pool
 from fusion_jax.sharding import data_mesh
 from fusion_jax.toom_cook import matrices
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.fixture(autouse=True)
 def large(monkeypatch):

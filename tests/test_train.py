@@ -69,6 +69,16 @@ def test_every_program_is_traced_and_compiled_once(tmp_path, caplog):
     assert caplog.text.count("Finished XLA compilation of jit(create_state)") <= 1, "a resumed run draws no weights"
 
 
+@pytest.fixture
+def as_users_compile():
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)  # as conftest.py has it for this module
+    jax.clear_caches()
+
+
+@pytest.mark.usefixtures("as_users_compile")
 def test_the_first_state_is_drawn_alike_however_little_its_program_is_optimised():
     config = small.config(strategy="image")
     dataset = open_dataset("synthetic_humans", small.data_dir(), small.SIZE)

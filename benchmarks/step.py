@@ -29,7 +29,7 @@ from fusion_jax.sharding import data_mesh, global_batch, jit_eval_step, jit_trai
 from fusion_jax.state import TrainState, make_network
 from fusion_jax.steps import predict_step
 
-INSTALL = "PyTorch is not here, so our column stands alone: pip install 'fusion-jax[benchmarks]'"
+INSTALL = "PyTorch is not here, so our column stands alone: pip install -e '.[benchmarks]'"
 
 
 @dataclasses.dataclass(frozen=True)

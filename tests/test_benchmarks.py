@@ -19,7 +19,7 @@ def benchmarks(monkeypatch):
 
 
 def a_twin(config):
-    pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'fusion-jax[benchmarks]'")
+    pytest.importorskip("torch", reason="PyTorch is not installed: pip install -e '.[benchmarks]'")
     from twin import Twin, copy_weights
     from weights import random_state
 

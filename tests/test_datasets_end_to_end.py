@@ -18,6 +18,8 @@ from fusion_jax.prepare_raw import prepare_raw
 from fusion_jax.report import write_report
 from fusion_jax.train import LoopOptions, train
 
+pytestmark = pytest.mark.optimised
+
 QUIET = LoopOptions(show=False, log_every=1, eval_every=2, eval_frames=8)
 # Per dataset: options of its dummy data, flags of `prepare`, the layout of a network for it, frames by split.
 CASES = {

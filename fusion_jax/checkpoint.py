@@ -13,19 +13,26 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 import pathlib
+import re
 import shutil
+import sys
+import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
+from fusion_jax import checksums
 from fusion_jax.card import card, check_card
 from fusion_jax.config import Config
-from fusion_jax.errors import UserError
+from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
@@ -33,6 +40,12 @@ from fusion_jax.sharding import replicated
 from fusion_jax.state import TrainState, create_state
 
 _SEEN = "trained_on.json"
+_STEP = re.compile("0|[1-9][0-9]{0,17}")
+_DELETING = ".deleting"
+_UNLISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
+"""Files that Orbax writes on after a checkpoint has its name: times. A restore does without."""
+_SIDE_FILES = ("_sharding",)
+"""Files that a restore does without, but which have to be as they were written."""
 IMPORTED = "none, as its weights are imported"
 """In the place of the fingerprint of a run's training data where it was not trained here."""
 
@@ -68,8 +81,7 @@ def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
 def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainState) -> None:
     """Writes the only checkpoint of a run that was not trained in this folder; returns when it is on disk."""
     with contextlib.closing(Checkpoints(workdir, config)) as checkpoints:
-        checkpoints.save(step, state, step)
-        checkpoints.wait()
+        checkpoints.save_and_wait(step, state, step)
 
 
 def save_seen(workdir: pathlib.Path, seen: list[Seen]) -> None:
@@ -123,38 +135,115 @@ def load_run(workdir: pathlib.Path) -> tuple[Config, DatasetRecord]:
     return config, dataset
 
 
-def restore_run(workdir: pathlib.Path, config: Config, mesh: jax.sharding.Mesh) -> TrainState:
-    """The newest checkpoint's state of a run of `config`, on the mesh; needs none of its data.
+def restore_run(
+    workdir: pathlib.Path, config: Config, mesh: jax.sharding.Mesh, which: int | Literal["latest", "best"] = "latest"
+) -> TrainState:
+    """A checkpoint's state of a run of `config`, on the mesh; needs none of its data.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      mesh: every device of it gets the whole state.
+      which: the newest that is sound, the best on people held out, or a step.
 
     Raises:
-      UserError: there is no checkpoint, or it cannot be read.
+      UserError: there is no such checkpoint, or it cannot be read.
     """
-    if not (workdir / "checkpoints").is_dir():  # opening them would make the folder
-        raise UserError(f"no finished checkpoint in {workdir / 'checkpoints'}; run: fusion-jax train")
     shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws and compiles nothing
     checkpoints = Checkpoints(workdir, config)
     try:
-        return checkpoints.restore(shapes, mesh)[0]
+        step = {"latest": None, "best": checkpoints.best_step}[which] if isinstance(which, str) else which
+        if which == "best" and step is None:
+            raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
+        return checkpoints.restore(shapes, mesh, step)[0]
     finally:
         checkpoints.close()
 
 
 class Checkpoints:
-    """The checkpoints of one run of `config`, written in the background, the newest few kept."""
+    """The checkpoints of one run of `config`, written in the background, the newest few and the best kept.
 
-    def __init__(self, workdir: pathlib.Path, config: Config, keep: int = 3):
-        self._config = config
-        self._manager = ocp.CheckpointManager(
-            (workdir / "checkpoints").absolute(),
-            options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+    A checkpoint counts once it is whole: its files are listed with their checksums, and it has its name. Before one is
+    restored every file is compared with that list; where it is damaged, the one before is taken, and that is said.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config: Config, keep: int = 3, timeout_s: float = 1200):
+        """
+        Args:
+          workdir: of the run.
+          config: of the run.
+          keep: this many newest ones stay, and the best.
+          timeout_s: how long a write may take before it counts as hung.
+        """
+        self._config, self._keep, self._timeout_s = config, keep, timeout_s
+        self.folder = epath.Path(workdir).absolute() / "checkpoints"
+        self._writing: int | None = None
+        self._failed: CheckpointError | None = None
+        self._failed_before = self._hung = False
+        self._sound: dict[int, bool] = {}
+        self._wrong: dict[int, str] = {}
+        self._scores: dict[int, float] = {}
+        options = ocp.options.AsyncOptions(
+            timeout_secs=max(1, math.ceil(timeout_s)),
+            create_directories_asynchronously=False,  # or a folder that cannot be made is a wait to the time limit
         )
+        composite = ocp.CompositeOptions(async_options=options)
+        self._checkpointer = ocp.AsyncCheckpointer(_Listed(composite_options=composite), async_options=options)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps of all finished checkpoints, rising; whether they are sound is not looked at."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return sorted(int(p.name) for p in found if _STEP.fullmatch(p.name) and (p / checksums.NAME).exists())
 
     @property
     def latest_step(self) -> int | None:
-        """The newest finished checkpoint's step, None where there is none."""
-        return self._manager.latest_step()
+        """The newest sound checkpoint's step, None where there is none; what is not sound is said on the terminal."""
+        step = -1
+        if jax.process_index() == 0:
+            newest = max(self.steps, default=-1)
+            for path in self._unlisted():
+                if int(path.name) > newest and int(path.name) not in self._sound:
+                    self._refuse(int(path.name), str(checksums.damage(path)))
+            step = next((step for step in reversed(self.steps) if self._is_sound(step)), -1)
+        if jax.process_count() > 1:
+            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+        return None if step < 0 else step
 
-    def save(self, step: int, state: TrainState, next_batch: int, live: LiveLayers | None = None) -> None:
+    @property
+    def best_step(self) -> int | None:
+        """The step of the sound checkpoint with the lowest error on people held out; None where none was scored."""
+        scores = {step: score for step in self.steps if (score := self._score(step)) is not None}
+        return min((step for step in scores if self._is_sound(step)), key=lambda step: scores[step], default=None)
+
+    def is_best(self, score: float) -> bool:
+        """Whether an error on people held out is lower than those of all checkpoints, the one under way too."""
+        kept = [self._score(step) for step in {*self.steps, *self._scores}]
+        return all(other is None or score < other for other in kept)
+
+    def tidy(self) -> None:
+        """For the process that is to write here, before it does: what was begun and not finished is removed.
+
+        A damaged checkpoint is kept, under another name, so that a new one of its step has its place.
+        """
+        if jax.process_index() == 0 and self.folder.is_dir():
+            for path in [*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(f"*{_DELETING}")]:
+                path.rmtree(missing_ok=True)
+            for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + self._unlisted():
+                aside = path.with_name(f"{path.name}.damaged")
+                aside.rmtree(missing_ok=True)
+                path.rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("tidied checkpoints")
+
+    def save(
+        self,
+        step: int,
+        state: TrainState,
+        next_batch: int,
+        live: LiveLayers | None = None,
+        score: float | None = None,
+    ) -> None:
         """Starts writing state and data position; returns before the write is done. No-op if step is saved.
 
         Args:
@@ -162,73 +251,251 @@ class Checkpoints:
           state: after them.
           next_batch: number of the next training batch.
           live: the layers that the next step reads, of a run that skips dead ones.
+          score: error on people held out after this step, the lower the better, where it is known.
+
+        A write that fails, at once or later, is told by `poll` and `wait`.
+
+        Raises:
+          CheckpointError: the write before this one hangs, or failed and so did the one before that.
         """
-        if step == self.latest_step:
+        self._settle()
+        if told := self.poll():
+            print(f"warning: {told}; trying again now", file=sys.stderr)
+        if step in self.steps:
             return
-        args = ocp.args.Composite(
+        data: dict[str, Any] = {"next_batch": next_batch}
+        data |= {} if live is None else {"live": to_json(live)}
+        data |= {} if score is None else {"score": score}
+        args = _ListedArgs(
             state=ocp.args.StandardSave(_arrays(state)),
-            data=ocp.args.JsonSave({"next_batch": next_batch} | ({} if live is None else {"live": to_json(live)})),
+            data=ocp.args.JsonSave(data),
             card=ocp.args.JsonSave(card(self._config)),
         )
-        self._manager.save(step, args=args, force=True)
+        self._writing, self._scores[step] = step, math.nan if score is None else score
+        try:
+            self._checkpointer.save(self.folder / str(step), args=args)
+        except Exception as error:  # of TensorStore's and Orbax's own kinds as well as the system's
+            self._failed = self._failure(error)
 
-    def restore(self, state: TrainState, mesh: jax.sharding.Mesh) -> tuple[TrainState, int]:
-        """The newest checkpoint in the place of `state`, on the mesh, and the number of the next training batch.
+    def poll(self) -> str | None:
+        """Whether a write has failed: None, or what happened, the first time, to be tried again at once.
+
+        Raises:
+          CheckpointError: it failed, and so did the one before it.
+        """
+        try:
+            self._checkpointer.check_for_errors()
+        except Exception as error:
+            self._failed = self._failure(error)
+        if self._failed is None:
+            return None
+        failed, self._failed = self._failed, None
+        if failed.final:
+            raise failed
+        return str(failed)
+
+    def wait(self) -> None:
+        """Until the write that was started is on disk and counts; older ones then go.
+
+        Raises:
+          CheckpointError: it failed, or is not done after the time it may take.
+        """
+        self._settle()
+        if self._failed is not None:
+            failed, self._failed = self._failed, None
+            raise failed
+
+    def _settle(self) -> None:
+        """Waits for the write under way; how it failed is kept for `poll`. Raises CheckpointError where it hangs."""
+        if self._writing is None:
+            return
+        done = threading.Event()
+        raised: list[BaseException] = []
+
+        def finish() -> None:
+            try:
+                self._checkpointer.wait_until_finished()
+            except BaseException as error:
+                raised.append(error)
+            done.set()
+
+        threading.Thread(target=finish, name="checkpoint_wait", daemon=True).start()
+        if not done.wait(self._timeout_s):
+            self._hung = True
+            raise CheckpointError(
+                f"writing {self.folder / str(self._writing)} is not done after {self._timeout_s:g} s; is the disk or "
+                f"the file system hung? {self._kept_words()}; the same command resumes there",
+                hung=True,
+            )
+        if raised:
+            self._failed = self._failure(raised[0])
+        else:
+            self._writing, self._failed_before = None, False
+            self._forget_old()
+
+    def save_and_wait(self, step: int, state: TrainState, next_batch: int, *rest: Any) -> None:
+        """`save`, and returns once it is on disk; tried twice.
+
+        Raises:
+          CheckpointError: it failed both times, or hangs.
+        """
+        self.save(step, state, next_batch, *rest)
+        try:
+            self.wait()
+        except CheckpointError as error:
+            if error.final:
+                raise
+            print(f"warning: {error}; trying again now", file=sys.stderr)
+            self.save(step, state, next_batch, *rest)
+            self.wait()
+
+    def close(self) -> None:
+        """Waits for the write under way, unless it hangs, and frees what writes. Raises what `wait` does."""
+        if self._hung:
+            return
+        try:
+            self.wait()
+        finally:
+            if not self._hung:
+                self._checkpointer.close()
+
+    def restore(self, state: TrainState, mesh: jax.sharding.Mesh, step: int | None = None) -> tuple[TrainState, int]:
+        """A checkpoint in the place of `state`, on the mesh, and the number of the next training batch.
 
         Args:
           state: a state of the same config, or its shapes and types, which are all that is used.
           mesh: every device of it gets the whole state.
+          step: which one; none: the newest that is sound.
 
         Raises:
           UserError: there is no checkpoint, it cannot be read, it has no card, or one of weights of another kind.
         """
-        step = self.latest_step
-        if step is None:
-            raise UserError(f"no finished checkpoint in {self._manager.directory}; run: fusion-jax train")
+        step = self._chosen(step)
         everywhere = replicated(mesh)
         target = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
             jax.eval_shape(_arrays, state),
         )
-        folder = self._manager.directory / str(step)
-        if (folder / "state").exists() and not (folder / "card").exists():  # no damage, so not to be deleted
+        folder = self.folder / str(step)
+        if (folder / "state").exists() and not (folder / "card").exists():  # no damage
             raise UserError(
                 f"the checkpoint {folder} has no card of what its weights are, so it is of an older version of the "
                 "program; train it anew"
             )
-        found = self._read(step, ocp.args.Composite(card=ocp.args.JsonRestore()))
+        found = self._read(step, _ListedArgs(card=ocp.args.JsonRestore()))
         check_card(found["card"], self._config, str(folder))  # before shapes can clash
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(target), data=ocp.args.JsonRestore())
-        restored = self._read(step, items)
-        fields = restored["state"]
+        fields = self._read(step, _ListedArgs(state=ocp.args.StandardRestore(target)))["state"]
         fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
-        return state.replace(**fields), int(restored["data"]["next_batch"])
+        next_batch = from_json(int, self._data(step).get("next_batch"), f"{folder}, data: next_batch")
+        return state.replace(**fields), next_batch
 
     def live_layers(self) -> LiveLayers | None:
         """The `live` that the newest checkpoint was saved with. Raises UserError where it cannot be read."""
         step = self.latest_step
-        data = {} if step is None else self._read(step, ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]
-        where = f"{self._manager.directory / str(step)}, data: live"
-        return from_json(LiveLayers, data["live"], where) if "live" in data else None
+        data = {} if step is None else self._data(step)
+        return from_json(LiveLayers, data["live"], f"{self.folder / str(step)}, data: live") if "live" in data else None
+
+    def _chosen(self, step: int | None) -> int:
+        """The step to read. Raises UserError where there is none, or it is damaged."""
+        if step is None:
+            newest = self.latest_step
+            if newest is None:
+                wrong = "".join(f"; {step} {words}" for step, words in sorted(self._wrong.items()))
+                advice = "bring a copy back, or train anew in another --workdir" if wrong else "run: fusion-jax train"
+                raise UserError(f"no finished checkpoint in {self.folder}{wrong}; {advice}")
+            return newest
+        if step not in self.steps:
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise UserError(f"no finished checkpoint of step {step} in {self.folder}; there are: {there}")
+        harm = checksums.damage(self.folder / str(step), _SIDE_FILES)
+        if harm:
+            raise UserError(f"the checkpoint {self.folder / str(step)} {harm}; choose another step")
+        return step
+
+    def _is_sound(self, step: int) -> bool:
+        """Whether every file of a finished checkpoint is as it was written; looked at once, and said if not."""
+        if step not in self._sound:
+            wrong = checksums.damage(self.folder / str(step), _SIDE_FILES)
+            self._sound[step] = wrong is None
+            if wrong:
+                self._refuse(step, wrong)
+        return self._sound[step]
+
+    def _refuse(self, step: int, wrong: str) -> None:
+        self._sound[step], self._wrong[step] = False, wrong
+        print(f"warning: the checkpoint {self.folder / str(step)} {wrong}; it is not used", file=sys.stderr)
+
+    def _unlisted(self) -> list[epath.Path]:
+        """Folders of steps that have no list of checksums, and so do not count."""
+        found = self.folder.iterdir() if self.folder.is_dir() else ()
+        return [p for p in found if _STEP.fullmatch(p.name) and p.is_dir() and not (p / checksums.NAME).exists()]
+
+    def _score(self, step: int) -> float | None:
+        if step not in self._scores:
+            score = self._data(step).get("score") if self._is_sound(step) else None
+            self._scores[step] = float(score) if isinstance(score, int | float) else math.nan
+        return None if math.isnan(self._scores[step]) else self._scores[step]
+
+    def _data(self, step: int) -> dict[str, Any]:
+        found = read_json(pathlib.Path(self.folder / str(step) / "data" / "metadata"))  # as Orbax writes JSON
+        return found if isinstance(found, dict) else {}
 
     def _read(self, step: int, items: Any) -> Any:
         try:
-            return self._manager.restore(step, args=items)
+            return self._checkpointer.restore(self.folder / str(step), args=items)
         except Exception as error:  # Orbax and TensorStore raise kinds of their own for missing and cut files
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            folder = self._manager.directory / str(step)
+            folder = self.folder / str(step)
             raise UserError(
-                f"the checkpoint {folder} is damaged or of another network ({type(error).__name__}: {reason}); "
+                f"the checkpoint {folder} is of another network or version ({type(error).__name__}: {reason}); "
                 "delete that folder to go on from the one before"
             ) from error
 
-    def wait(self) -> None:
-        """Until every started write is on disk; raises what a writer raised."""
-        self._manager.wait_until_finished()
+    def _failure(self, error: BaseException) -> CheckpointError:
+        """The error of a write that failed, whose remains are removed: they may be what fills the disk."""
+        final, self._failed_before = self._failed_before, True
+        path = self.folder / str(self._writing)
+        self._scores.pop(self._writing or 0, None)
+        self._writing = None
+        with contextlib.suppress(OSError):
+            for left in self.folder.glob(f"{path.name}.orbax-checkpoint-tmp*"):
+                left.rmtree(missing_ok=True)
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return CheckpointError(
+            f"{path} could not be written ({type(error).__name__}: {reason}); {self._kept_words()}. Look at free space "
+            "and rights; the same command resumes there",
+            final=final,
+        )
 
-    def close(self) -> None:
-        """Waits for writers and frees them."""
-        self._manager.close()
+    def _kept_words(self) -> str:
+        kept = self.steps
+        return f"step {kept[-1]} is kept" if kept else "no step is saved yet"
+
+    def _forget_old(self) -> None:
+        """Removes all but the newest few and the best; renamed first, so that a kill leaves none half."""
+        if jax.process_index() != 0:
+            return
+        steps = self.steps
+        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        best = min(scores, key=lambda step: scores[step], default=None)
+        for step in steps[: -self._keep]:
+            if step != best:
+                doomed = self.folder / f"{step}{_DELETING}"
+                (self.folder / str(step)).rename(doomed)
+                doomed.rmtree(missing_ok=True)
+
+
+class _Listed(ocp.CompositeCheckpointHandler):
+    """Lists a checkpoint's files with their checksums once they are written, before it gets its name and counts."""
+
+    def finalize(self, directory: epath.Path) -> None:
+        super().finalize(directory)
+        checksums.write_checksums(directory, without=_UNLISTED)
+
+
+@ocp.args.register_with_handler(_Listed, for_save=True, for_restore=True)
+class _ListedArgs(ocp.args.Composite, ocp.args.CheckpointArgs):
+    """The items of a checkpoint: state, data and card."""
 
 
 def weights_digest(state: TrainState) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import pathlib
 import sys
 from typing import Literal
@@ -17,12 +18,12 @@ from fusion_jax.cli_prune import Prune
 from fusion_jax.cli_sweep import Sweep
 from fusion_jax.cli_train import Train
 from fusion_jax.compile_cache import use_compilation_cache
-from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
+from fusion_jax.errors import CheckpointError, TrainingDivergedError, TrainingInterruptedError, UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-    """Score a run's newest checkpoint on every frame of a split.
+    """Score a run on every frame of a split.
 
     fusion-jax evaluate --workdir runs/learned
 
@@ -48,6 +49,8 @@ class Evaluate:
     """For predicted: folder of a trained 2D network, if not the one that the run was trained with."""
     batch_size: int = 64
     """Frames at a time; does not change the result."""
+    checkpoint: Literal["latest", "best"] | int = "latest"
+    """latest, best (on the people held out for choosing), or a step that is still there."""
     protocol: Literal["release"] | None = None
     """release: also score as the paper's authors' code does (every 4th whole batch of 128), its numbers above ours."""
 
@@ -63,6 +66,7 @@ class Evaluate:
             heatmaps=self.heatmaps,
             heatmap_workdir=self.heatmap_workdir,
             protocol=self.protocol,
+            checkpoint=self.checkpoint,
         )
         print(evaluation_text(result))
         print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
@@ -117,7 +121,10 @@ class Demo:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs a sub-command; returns the exit code: 0, 2 for bad input, 3 diverged, 130 stopped by a signal.
+    """Runs a sub-command; returns the exit code.
+
+    0 done; 2 bad input; 3 diverged; 4 a checkpoint could not be written; 75 stopped by SIGTERM and saved, start it
+    again; 130 stopped by Ctrl-C.
 
     `check-data`, `predict` and `prune` also give 1: data is incomplete; an input could not be done; no layer is dead.
     Without `args`, as the program itself and not as a function of another one, it also keeps what JAX compiles.
@@ -138,22 +145,22 @@ def main(args: list[str] | None = None) -> int:
         | Sweep
         | Demo
     )
+    hung = False
     try:
         command = tyro.cli(commands, prog=prog, description=description, args=args)
         logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
         if args is None:
             use_compilation_cache()
         return command.run() or 0
-    except UserError as error:
-        message, code = str(error), 2
+    except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError) as error:
+        message, code = str(error), error.exit_code
+        hung = isinstance(error, CheckpointError) and error.hung
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message, code = f"{where}{error.strerror or error}; check the path and free space", 2
-    except TrainingDivergedError as error:
-        message, code = str(error), 3
-    except TrainingInterruptedError as error:
-        message, code = str(error), 130
     except KeyboardInterrupt:
         message, code = "stopped; nothing unfinished counts, the same command goes on", 130
-    print(f"{prog}: {message}", file=sys.stderr)
+    print(f"{prog}: {message}", file=sys.stderr, flush=True)
+    if hung and args is None:  # Python would wait for the thread that hangs
+        os._exit(code)
     return code

@@ -22,6 +22,9 @@ class Train:
 
     fusion-jax train --task heatmaps --dataset synthetic_humans --data-dir data --workdir runs/hourglass
 
+    Exit codes: 0 done; 2 bad input; 3 loss or gradient not finite; 4 a checkpoint could not be written; 75 stopped by
+    SIGTERM and saved, start it again; 130 stopped by Ctrl-C and saved.
+
     The work folder gets config.json, metrics.jsonl, TensorBoard files and checkpoints. The same command continues
     after a stop or a kill, at the exact example; another config in the same folder is refused.
     """
@@ -115,7 +118,14 @@ class Train:
     eval_every: int = 500
     """Steps between two evaluations on validation people; 0 for none."""
     checkpoint_every: int = 500
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints; one is also written whenever validation is better than it ever was."""
+    keep: int = 3
+    """So many newest checkpoints stay, and the best."""
+    save_timeout: float = 1200.0
+    """Seconds after which a checkpoint that is still not written counts as hung, and ends the run with exit code 4."""
+    on_nonfinite: Literal["stop", "skip"] = "stop"
+    """What to do about a step whose loss or gradient is infinite or NaN. Nothing is learned from it in either case, and
+    its batch is kept for fusion-jax replay. stop: exit code 3. skip: count it and go on; 20 in a row stop."""
     stop_after: int | None = None
     """Save and stop once this many steps are done in all; the same command without it goes on."""
     workers: int = 0
@@ -169,6 +179,9 @@ class Train:
             log_every=self.log_every,
             eval_every=self.eval_every,
             checkpoint_every=self.checkpoint_every,
+            keep=self.keep,
+            save_timeout_s=self.save_timeout,
+            on_nonfinite=self.on_nonfinite,
             stop_after=self.stop_after,
             workers=self.workers,
             profile=self.profile,

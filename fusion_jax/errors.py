@@ -1,16 +1,45 @@
 """The errors that the command line prints in one line: each text says what came, what was expected, what to do."""
 
+import signal
+
 
 class UserError(ValueError):
     """Bad input from outside; exit code 2."""
+
+    exit_code = 2
 
 
 class TrainingDivergedError(RuntimeError):
     """Loss or gradient became inf or NaN; the text names the step and the file that holds its batch. Exit code 3."""
 
+    exit_code = 3
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written, or not in time; those before it are as they were. Exit code 4.
+
+    Attributes:
+      final: trying again at once would not help.
+      hung: the write is still under way, so the process has to be ended without waiting for it.
+    """
+
+    exit_code = 4
+
+    def __init__(self, text: str, *, final: bool = False, hung: bool = False):
+        super().__init__(text)
+        self.final, self.hung = final or hung, hung
+
 
 class TrainingInterruptedError(RuntimeError):
-    """A signal asked the run to stop; everything up to the current step is saved. Exit code 130."""
+    """A signal asked the run to stop; everything up to the current step is saved.
+
+    Exit code 130 for SIGINT, somebody's Ctrl-C; 75 for SIGTERM, which a scheduler sends before it takes the machine
+    away: start the same command again.
+    """
+
+    def __init__(self, text: str, number: int = signal.SIGINT):
+        super().__init__(text)
+        self.exit_code = 130 if number == signal.SIGINT else 75  # EX_TEMPFAIL of sysexits.h
 
 
 def unknown_name(kind: str, name: object, known) -> UserError:

@@ -55,8 +55,9 @@ def evaluate_run(
     heatmaps: Source | None = None,
     heatmap_workdir: pathlib.Path | None = None,
     protocol: Literal["release"] | None = None,
+    checkpoint: int | Literal["latest", "best"] = "latest",
 ) -> dict[str, Any]:
-    """Scores the newest checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
+    """Scores a checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
 
     <name> is the split, or <dataset>_<config>_<split> for a dataset other than the run's own, with _<heatmaps> behind
     it where a fusion network is fed other heatmaps than it was trained with. A dataset with a
@@ -72,6 +73,7 @@ def evaluate_run(
       heatmaps: true, noisy or predicted, whatever the network was trained with; None for the same.
       heatmap_workdir: of the 2D network that predicts them; None for the one that the run was trained with.
       protocol: `release` also scores as the paper's authors' code does: `release` in the result.
+      checkpoint: the newest that is sound, the best on people held out, or a step.
 
     Returns:
       The table as written to the JSON file.
@@ -89,7 +91,7 @@ def evaluate_run(
             raise UserError(f"{workdir} is a 2D network, which reads no heatmaps; leave --heatmaps away")
         if protocol is not None:
             raise UserError(f"{workdir} is a 2D network; --protocol {protocol} scores poses, leave it away")
-        return evaluate_heatmap_run(workdir, split, data_dir, batch_size, dataset)
+        return evaluate_heatmap_run(workdir, split, data_dir, batch_size, dataset, checkpoint)
     mesh = sharding.data_mesh()
     feed = open_feed(config, heatmaps, heatmap_workdir, mesh)
     if protocol is not None and feed.config.heatmaps.source == "noisy":
@@ -101,7 +103,7 @@ def evaluate_run(
         PROTOCOLS[family].check_joints(layout)
     own = dataset is None
     opened, seen, warnings = feed_split(feed, opened, split, workdir, record, mesh, data_dir=data_dir, own=own)
-    state = feed.state(restore_run(workdir, feed.trained, mesh))
+    state = feed.state(restore_run(workdir, feed.trained, mesh, checkpoint))
     tell = functools.partial(example_labels, enlarged=loaded_size(feed.trained) / opened.image_size)
     frames = score_split(feed.trained, state, opened, split, mesh, batch_size=batch_size, labels=tell)
     name = scored_name(opened, split, own=own) + feed.suffix

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -52,8 +52,9 @@ def evaluate_heatmap_run(
     data_dir: pathlib.Path | None = None,
     batch_size: int = 64,
     dataset: str | None = None,
+    checkpoint: int | Literal["latest", "best"] = "latest",
 ) -> dict[str, Any]:
-    """Scores the newest checkpoint of a 2D network on every frame of a split, as `evaluate.evaluate_run` does.
+    """Scores a checkpoint of a 2D network on every frame of a split, as `evaluate.evaluate_run` does.
 
     Joints are read from heatmaps averaged with those of the mirrored picture. A dataset whose protocol is scored in
     2D (MPII, LSP) also gets that protocol's tables, where the network's layout has its joints: `benchmark` in the
@@ -65,6 +66,7 @@ def evaluate_heatmap_run(
       data_dir: where the data is now, if it moved since training.
       batch_size: frames at a time; does not change the result.
       dataset: name of a prepared dataset; None for the run's own, the first of a mixture.
+      checkpoint: the newest that is sound, the best on people held out, or a step.
 
     Returns:
       The table as written to the JSON file.
@@ -81,7 +83,7 @@ def evaluate_heatmap_run(
     opened, own = open_scored(config, record, data_dir, dataset, workdir), dataset is None
     seen, warnings = seen_before(config, workdir, opened, split, own=own)
     mesh = sharding.data_mesh()
-    state = restore_run(workdir, config, mesh)
+    state = restore_run(workdir, config, mesh, checkpoint)
     tell = functools.partial(example_labels, enlarged=config.inputs.image_size / opened.image_size)
     frames = score_split(config, state, opened, split, mesh, step=heatmap_eval_step, batch_size=batch_size, labels=tell)
     if not frames["valid2d"].any():

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import pathlib
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from fusion_jax.records import write_text
@@ -30,7 +34,8 @@ class Progress:
     """Writes rows of numbers for a run of `total` steps that starts at `start`; a context manager.
 
     On a terminal it shows a bar with loss, error (mpjpe or, of a 2D network, px), alpha, beta, examples/s and time
-    left; elsewhere it prints a line for each row.
+    left; elsewhere it prints a line for each row. Where numbers cannot be written, as on a full disk, that is said once
+    and the training goes on: they are written later if they can be.
     """
 
     def __init__(self, workdir: pathlib.Path, *, start: int, total: int, label: str, show: bool = True):
@@ -38,7 +43,10 @@ class Progress:
         path = workdir / "metrics.jsonl"
         _forget_after(path, start)
         self._file = path.open("a")
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._workdir, self._complained = workdir, False
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        # Not SummaryWriter: its thread dies of a full disk, and whoever then adds to its queue waits for ever.
+        self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
         self._start, self._total, self._show, self._began = start, total, show, time.perf_counter()
         terminal = show and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, desc=label, unit="step", disable=not terminal)
@@ -50,10 +58,13 @@ class Progress:
     def row(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """Records numbers after `step` steps; `kind` is 'train' or 'validation'."""
         line = {"kind": kind, "step": step, **values}
-        print(json.dumps(line, allow_nan=False), file=self._file, flush=True)
-        for name, value in values.items():
-            if isinstance(value, float) and math.isfinite(value):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        self._log(json.dumps(line, allow_nan=False))
+        scalars = {name: value for name, value in values.items() if isinstance(value, float) and math.isfinite(value)}
+        with self._complaining():
+            for name, value in scalars.items():
+                event = Event(wall_time=time.time(), step=step, summary=scalar(f"{kind}/{name}", value))
+                self._board.write_event(event)
+            self._board.flush()
         shown = {name: form.format(values[name]) for name, form in _SHOWN.items() if name in values}
         if kind == "train":
             self._bar.set_postfix(shown, refresh=False)
@@ -63,9 +74,23 @@ class Progress:
 
     def event(self, kind: str, step: int, values: dict[str, int], text: str) -> None:
         """Records what happened after `step` steps, and says it in one line."""
-        print(json.dumps({"kind": kind, "step": step, **values}), file=self._file, flush=True)
+        self._log(json.dumps({"kind": kind, "step": step, **values}))
         if self._show:
             self._bar.write(f"{kind:10s} step {step}/{self._total}  {text}", file=sys.stderr)
+
+    def _log(self, line: str) -> None:
+        with self._complaining():
+            print(line, file=self._file, flush=True)  # what cannot be flushed stays in the buffer
+
+    @contextlib.contextmanager
+    def _complaining(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._complained:
+                reason = error.strerror or error
+                self._bar.write(f"warning: numbers cannot be written in {self._workdir} ({reason})", file=sys.stderr)
+            self._complained = True
 
     def _left(self, kind: str, step: int) -> str:
         done = step - self._start
@@ -79,8 +104,9 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        self._board.close()
-        self._file.close()
+        for file in (self._board, self._file):
+            with self._complaining():
+                file.close()
 
 
 def _forget_after(path: pathlib.Path, start: int) -> None:

@@ -35,6 +35,7 @@ from fusion_jax.sweep_steps import jit_member_step, member_mesh, member_sharding
 from fusion_jax.train import training_data
 from fusion_jax.training_log import read_log
 
+_KEEP = 2  # the one before the newest is for when that is damaged
 _MEANS = ("loss", "data_loss", "penalty", "grad_norm")
 Mixture = list[tuple[PoseDataset, float]]
 
@@ -99,17 +100,18 @@ class SweepGroup:
         """Steps until the last; those of an interrupted sweep's checkpoint count as done."""
         if not (self.folder / "checkpoints").is_dir():
             return self.config.steps
-        with contextlib.closing(Checkpoints(self.folder, self.config, keep=1)) as checkpoints:
+        with contextlib.closing(Checkpoints(self.folder, self.config, keep=_KEEP)) as checkpoints:
             return self.config.steps - (checkpoints.latest_step or 0)
 
     def train(self) -> TrainState:
         """The members' states after the last step, stacked along their first axis."""
         config, options = self.config, self._options
-        with contextlib.closing(Checkpoints(self.folder, config, keep=1)) as checkpoints:
+        with contextlib.closing(Checkpoints(self.folder, config, keep=_KEEP)) as checkpoints:
             (states, lambdas), start = self._states(), 0
             if checkpoints.latest_step is not None:
                 restored, start = checkpoints.restore(self._without_padding(states), self._mesh)
                 states = self._with_padding(restored)
+            checkpoints.tidy()
             with (
                 contextlib.closing(training_data(config, self._datasets, start)) as data,
                 Progress(self.folder, start=start, total=config.steps, label=self.label, show=options.show) as progress,
@@ -126,16 +128,19 @@ class SweepGroup:
                     if last or step % options.log_every == 0 or step % options.checkpoint_every == 0:
                         progress.row("train", step, self._row(step, window))
                         window = []
-                    if last or step % options.checkpoint_every == 0:
-                        checkpoints.save(step, self._without_padding(states), step)
+                    failed = checkpoints.poll()
+                    if failed:
+                        progress.event("unsaved", step, {}, f"{failed}; trying again now")
+                    if last or failed or step % options.checkpoint_every == 0:
+                        save = checkpoints.save_and_wait if last else checkpoints.save
+                        save(step, self._without_padding(states), step)
                         timer.lap()
                     if stop is not None:
-                        checkpoints.wait()
                         raise TrainingInterruptedError(
                             f"stopped by signal {stop} and saved at step {step} of {config.steps} of {self.label}; the "
-                            "same command resumes there"
+                            "same command resumes there",
+                            stop,
                         )
-                checkpoints.wait()
         return self._without_padding(states)
 
     def _without_padding(self, states: TrainState) -> TrainState:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import functools
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import grain
 import jax
-import numpy as np
 
 from data_pipelines.loader import pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
@@ -22,7 +19,8 @@ from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
-from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
+from fusion_jax.errors import TrainingInterruptedError, UserError, check_field
+from fusion_jax.fusion_watch import FusionWatch
 from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
@@ -38,6 +36,8 @@ from fusion_jax.skip_dead import Skipping
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.steps import eval_step, train_step
 from fusion_jax.tables import summarise
+from fusion_jax.window import OnNonfinite, Window
+from fusion_jax.workdir_lock import workdir_lock
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,13 @@ class LoopOptions:
     eval_frames: int = 1000
     """At most this many frames in such an evaluation."""
     checkpoint_every: int = 500
-    """Steps between two checkpoints; the last step is always saved."""
+    """Steps between two checkpoints; the last step is always saved, and every one that is best on people held out."""
+    keep: int = 3
+    """So many newest checkpoints stay, and the best."""
+    save_timeout_s: float = 1200.0
+    """A checkpoint that is not written after this time counts as hung, and ends the run."""
+    on_nonfinite: OnNonfinite = "stop"
+    """What to do about a step whose loss or gradient is not finite, from which nothing is learned: stop, or skip it."""
     stop_after: int | None = None
     """Save and stop once this many steps are done in all, to be resumed later by the same command."""
     workers: int = 0
@@ -62,10 +68,13 @@ class LoopOptions:
     """Progress on the terminal."""
 
     def __post_init__(self):
-        for name in ("log_every", "checkpoint_every", "eval_frames"):
+        for name in ("log_every", "checkpoint_every", "eval_frames", "keep"):
             check_field(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("eval_every", "workers", "profile"):
             check_field(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
+        check_field(self.save_timeout_s > 0, "save_timeout_s", self.save_timeout_s, "> 0 s")
+        policies = ("stop", "skip")
+        check_field(self.on_nonfinite in policies, "on_nonfinite", self.on_nonfinite, " or ".join(policies))
         check_field(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after, ">= 1")
 
 
@@ -79,17 +88,23 @@ def train(
 
     Raises:
       UserError: bad data, or a work folder of another run.
-      TrainingDivergedError: at the first step whose loss or gradient is not finite.
+      TrainingDivergedError: at the first step whose loss or gradient is not finite, or after many in a row.
+      CheckpointError: a checkpoint could not be written, twice in a row, or hangs.
       TrainingInterruptedError: after SIGINT or SIGTERM, once a checkpoint is written.
     """
     options = options or LoopOptions()
+    with contextlib.nullcontext() if jax.process_index() else workdir_lock(workdir):
+        return _train(config, data_dir, workdir, options)
+
+
+def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, options: LoopOptions) -> TrainState:
     mesh = sharding.data_mesh()
     datasets, record = open_training_data(config, data_dir)
     dataset = datasets[0][0]
     start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
     config = adopt_live(dataclasses.replace(config, dataset=record.name, init_from=start_from), workdir)
     config, net = _with_heatmap_net(config, mesh)
-    checkpoints = Checkpoints(workdir, config)
+    checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s)
     try:
         resuming = checkpoints.latest_step is not None
         if resuming:
@@ -119,7 +134,8 @@ def train(
             datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
             dataset = datasets[0][0]
         with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
-            if not resuming:  # only now: a run that cannot begin leaves its folder free
+            checkpoints.tidy()  # only now, and what follows too: a run that cannot begin leaves its folder as it was
+            if not resuming:
                 save_run(workdir, config, record, seen)
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live)
     finally:
@@ -204,7 +220,8 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
     profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile)
-    window = _Window(options.log_every, config.batch_size, workdir)
+    window = Window(options.log_every, config.batch_size, workdir, options.on_nonfinite)
+    watch = FusionWatch(config.fusion.alpha_init if config.task == "pose" else 1.0)
     whole, skipping = state.network, Skipping(config, state.network, live)  # all but the step itself see it whole
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
@@ -228,23 +245,32 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
             progress.step()
             stop = stop_requested()
             last = step == end or stop is not None
-            if step % options.log_every == 0 or last:
-                progress.row("train", step, window.close())
+            if (step % options.log_every == 0 or last) and (row := window.close(progress)) is not None:
+                progress.row("train", step, row)
+                for concern in watch.look(row):
+                    progress.event("watch", step, {}, concern)
+            score = None
             if eval_every and (step % eval_every == 0 or step == config.steps):
-                progress.row("validation", step, _validate(config, options, state, dataset, mesh))
+                scores = _validate(config, options, state, dataset, mesh)
+                progress.row("validation", step, scores)
+                score = scores.get("mpjpe_mm" if config.task == "pose" else "joint_error_px")
                 window.restart_clock()
             if skipping.due(step) and step < config.steps:
                 skipping.decide(state.params, step, progress)
-            if step % options.checkpoint_every == 0 or last:
-                window.check()  # never save a state whose steps were not looked at
-                checkpoints.save(step, state, step, skipping.live)
+            failed = checkpoints.poll()
+            if failed:
+                progress.event("unsaved", step, {}, f"{failed}; trying again now")
+            best = score is not None and checkpoints.is_best(score)
+            if step % options.checkpoint_every == 0 or last or best or failed:
+                window.check(progress)  # never save a state whose steps were not looked at
+                save = checkpoints.save_and_wait if last else checkpoints.save
+                save(step, state, step, skipping.live, score)
             if stop is not None:
-                checkpoints.wait()
                 raise TrainingInterruptedError(
                     f"stopped by signal {stop} and saved at step {step} of {config.steps}; "
-                    "the same command resumes there"
+                    "the same command resumes there",
+                    stop,
                 )
-        checkpoints.wait()
     return state
 
 
@@ -264,67 +290,3 @@ def _validate(config, options, state, dataset, mesh) -> dict[str, float]:
     scores = summarise(frames) if pose else summarise2d(frames, skeleton(config.inputs.skeleton))
     shown = ("mpjpe_mm", "pa_mpjpe_mm") if pose else COLUMNS_2D
     return {name: score for name in shown if (score := scores[name]) is not None}
-
-
-class _Window:
-    """The steps since the last row: their metrics, still on the device, and their batches, for replay."""
-
-    def __init__(self, log_every: int, batch_size: int, workdir: pathlib.Path):
-        self._steps: list[tuple[int, dict[str, jax.Array]]] = []
-        self._batches: collections.deque = collections.deque(maxlen=log_every)
-        self._batch_size, self._workdir = batch_size, workdir
-        self._waited, self._clock = 0.0, time.perf_counter()
-
-    def add(self, step: int, batch: dict[str, Any], measured: dict[str, jax.Array], waited: float) -> None:
-        self._steps.append((step, measured))
-        self._batches.append((step, batch))
-        self._waited += waited
-
-    def restart_clock(self) -> None:
-        self._waited, self._clock = 0.0, time.perf_counter()
-
-    def check(self) -> list[dict[str, np.ndarray]]:
-        """The metrics on the host. Raises TrainingDivergedError at the first that is not finite."""
-        steps = [(step, jax.device_get(measured)) for step, measured in self._steps]
-        for step, measured in steps:
-            if not measured["finite"]:
-                raise self._diverged(step, measured)
-        return [measured for _, measured in steps]
-
-    def close(self) -> dict[str, Any]:
-        """One row of numbers over the window, which is then empty."""
-        steps = self.check()
-        seconds = max(time.perf_counter() - self._clock, 1e-9)
-        means = [name for name in ("loss", "data_loss", "penalty", "grad_norm") if name in steps[-1]]
-        row: dict[str, Any] = {name: float(np.mean([m[name] for m in steps])) for name in means}
-        for name, of in (("mpjpe_mm", "mpjpe"), ("joint_error_px", "joint_error_px")):
-            if f"{of}_sum" in steps[-1]:
-                row[name] = float(sum(m[f"{of}_sum"] for m in steps) / max(1, sum(m[f"{of}_count"] for m in steps)))
-        for name in ("alpha", "beta"):
-            if name in steps[-1]:
-                row[name] = float(steps[-1][name])
-        if "layer_grad_norms" in steps[-1]:
-            norms = [m["layer_grad_norms"] for m in steps]
-            row["layer_grad_norms"] = {name: float(np.mean([n[name] for n in norms])) for name in norms[-1]}
-        if "fusion_weights" in steps[-1]:
-            row["fusion_weights"] = [round(float(w), 6) for w in steps[-1]["fusion_weights"]]
-        row |= {
-            "examples_per_s": self._batch_size * len(steps) / seconds,
-            "input_wait_share": self._waited / seconds,
-            "seconds": seconds,
-        }
-        self._steps.clear()
-        self.restart_clock()
-        return row
-
-    def _diverged(self, step: int, measured: dict[str, np.ndarray]) -> TrainingDivergedError:
-        path = self._workdir / "replay" / f"step_{step}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        batch: dict[str, Any] = next((batch for kept, batch in self._batches if kept == step), {})
-        leaves = jax.tree_util.tree_leaves_with_path(batch)
-        np.savez(path, **{jax.tree_util.keystr(where, simple=True, separator="."): x for where, x in leaves})
-        return TrainingDivergedError(
-            f"step {step}: loss {measured['loss']:.6g} or gradient norm {measured['grad_norm']:.6g} is not finite; "
-            f"nothing was learned from it. Its batch is kept in {path}. Look at the batch's values, lower the "
-            "learning rate, or clip gradients"
-        )

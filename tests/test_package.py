@@ -15,8 +15,18 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
-    {"errors", "toom_cook", "pooling", "compile_cache"},
-    {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "interrupt", "winograd"},
+    {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch"},
+    {
+        "bounded_file",
+        "skeletons",
+        "body_parts",
+        "geometry",
+        "records",
+        "augmentation",
+        "interrupt",
+        "winograd",
+        "workdir_lock",
+    },
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "given_boxes"},
@@ -32,7 +42,7 @@ LAYERS = (
     {"heatmap_steps"},
     {"leakage", "published", "protocols"},
     {"sharding", "tables", "heatmap_tables", "progress", "prepare", "prepare_raw", "datasets", "training_log"},
-    {"profiling", "skip_dead"},
+    {"profiling", "skip_dead", "window"},
     {"run_record"},
     {"analysis_record", "machine", "sweep_result"},
     {"card", "sweep_plan", "sweep_steps"},

@@ -278,7 +278,9 @@ class TestEvaluate:
                 path.unlink()
             else:
                 path.write_bytes(data[: len(data) // 2] if harm == "truncate" else bytes(b ^ 255 for b in data))
-        with pytest.raises(UserError, match=r"checkpoints/1 is damaged .* delete that folder") as refused:
+        with pytest.raises(
+            UserError, match=r"no finished checkpoint in .*; 1 (lacks its|is damaged).*state/"
+        ) as refused:
             evaluate_run(tmp_path)
         assert len(str(refused.value)) < 600
 

@@ -1,0 +1,83 @@
+"""Checksums over every file of a folder, so that a cut file, a lost one or one flipped bit is noticed.
+
+The list is a file of the folder itself, written last: a folder without it is not finished. It guards against disks,
+kills and copies that went wrong, not against people, who can write a new list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from etils import epath
+
+NAME = "checksums.json"
+_FORMAT = 1
+
+
+def write_checksums(folder: epath.Path, without: tuple[str, ...] = ()) -> None:
+    """Lists every file below a folder, with its size and SHA-256, in the folder's checksums.json.
+
+    Args:
+      folder: whole, save for this list.
+      without: names of files that are not listed, as they may still change.
+    """
+    wanted = sorted(name for name in _files(folder) if name.rpartition("/")[2] not in (NAME, *without))
+    files = {name: _about(folder / name) for name in wanted}
+    (folder / NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1))
+
+
+def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
+    """What is wrong with a folder, in words that go behind its name; None where it is as it was when it was listed.
+
+    Args:
+      folder: to be looked at; all of its files are read.
+      optional: names of files that may be missing. One that is there has to be as it was.
+    """
+    try:
+        listed = json.loads((folder / NAME).read_text())
+        expected = listed["files"]
+        if listed["format"] != _FORMAT:
+            return f"has a {NAME} of format {listed['format']!r}; this version of the program reads {_FORMAT}"
+        for name, (size, digest) in expected.items():
+            if not isinstance(name, str) or not isinstance(size, int) or not isinstance(digest, str):
+                raise TypeError
+    except FileNotFoundError:
+        return f"is not finished: it has no {NAME}"
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return f"has a {NAME} that cannot be read"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    there = set(_files(folder))
+    for name, about in expected.items():
+        if name not in there:
+            if name.rpartition("/")[2] not in optional:
+                return f"lacks its file {name}"
+            continue
+        try:
+            found = _about(folder / name)
+        except OSError as error:
+            return f"cannot be read ({name}: {error.strerror or error})"
+        if found[0] != about[0]:
+            return f"is damaged: {name} has {found[0]} bytes, {about[0]} were written"
+        if found[1] != about[1]:
+            return f"is damaged: {name} does not hold what was written"
+    return None
+
+
+def _files(folder: epath.Path) -> Iterator[str]:
+    """Every file below a folder, by its path from there; links to folders are not followed."""
+    for where, _, names in folder.walk():
+        for name in names:
+            yield (where / name).relative_to(folder).as_posix()
+
+
+def _about(path: epath.Path) -> list[Any]:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+            size += len(chunk)
+    return [size, digest.hexdigest()]

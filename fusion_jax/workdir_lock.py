@@ -1,0 +1,31 @@
+"""One training at a time in a work folder: two would overwrite each other's checkpoints and numbers."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import pathlib
+from collections.abc import Iterator
+
+from fusion_jax.errors import UserError
+
+
+@contextlib.contextmanager
+def workdir_lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds WORKDIR/.lock for the block; the system lets go of it however the process ends.
+
+    On a file system that knows no locks nothing is held.
+
+    Raises:
+      UserError: another process trains there.
+      OSError: the folder cannot be made or written.
+    """
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another process trains in {workdir}; wait for it, or choose another --workdir") from None
+        except OSError:  # some network file systems
+            pass
+        yield

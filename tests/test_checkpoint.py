@@ -1,0 +1,359 @@
+"""Checkpoints: what counts as one, what a damaged or unfinished one does, which are kept, what a failing write does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from fusion_jax import checkpoint as checkpoint_module
+from fusion_jax import checksums
+from fusion_jax.checkpoint import Checkpoints
+from fusion_jax.errors import CheckpointError, UserError
+from fusion_jax.sharding import data_mesh
+from fusion_jax.train import LoopOptions, train
+
+
+@pytest.fixture(scope="module")
+def config():
+    return small.config(strategy="image")
+
+
+@pytest.fixture
+def states(config, small_state):
+    """A state after any number of steps: each with parameters of its own."""
+    first = small_state(config)
+    return lambda step: first.replace(step=np.int32(step), params=jax.tree.map(lambda x: x + step, first.params))
+
+
+@pytest.fixture
+def folder(tmp_path, config, states):
+    """The checkpoints of steps 1 and 2."""
+    written(tmp_path, config, states, 1, 2)
+    return tmp_path / "checkpoints"
+
+
+def written(workdir, config, states, *steps, **options):
+    with closing(Checkpoints(workdir, config, **options)) as checkpoints:
+        for step in steps:
+            checkpoints.save(step, states(step), step)
+
+
+class closing:
+    def __init__(self, checkpoints):
+        self.checkpoints = checkpoints
+
+    def __enter__(self):
+        return self.checkpoints
+
+    def __exit__(self, *_):
+        self.checkpoints.close()
+
+
+def restored(workdir, config, states, step=None):
+    with closing(Checkpoints(workdir, config)) as checkpoints:
+        return checkpoints.restore(states(0), data_mesh(), step)
+
+
+def assert_is(state, expected):
+    assert int(state.step) == int(expected.step)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def listed(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_t04_what_was_not_finished_is_ignored_and_removed_by_the_next_writer_alone(folder, config, states, capsys):
+    """A folder under Orbax's temporary name; one with its name and without its list, as a copy that was cut leaves it;
+    one that was being deleted."""
+    shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
+    shutil.copytree(folder / "2", folder / "4")
+    (folder / "4" / checksums.NAME).unlink()
+    (folder / "1").rename(folder / "1.deleting")
+    there = listed(folder)
+    state, next_batch = restored(folder.parent, config, states)
+    assert_is(state, states(2))
+    assert next_batch == 2 and listed(folder) == there, "whoever reads removes nothing"
+    assert f"{folder / '4'} is not finished" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"no finished checkpoint of step 4 in .*; there are: 2"):
+        restored(folder.parent, config, states, 4)
+    with closing(Checkpoints(folder.parent, config)) as checkpoints:
+        checkpoints.tidy()
+        assert listed(folder) == ["2", "4.damaged"]
+        checkpoints.save(4, states(4), 4)
+    assert_is(restored(folder.parent, config, states)[0], states(4))
+
+
+@pytest.mark.parametrize("part", ["state", "state/manifest.ocdbt", "state/_METADATA", "data", "card", "state/d"])
+def test_t07_without_a_folder_or_manifest_the_step_before_is_taken(folder, config, states, capsys, part):
+    path = folder / "2" / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    state, next_batch = restored(folder.parent, config, states)
+    assert_is(state, states(1))
+    told = capsys.readouterr().err
+    assert next_batch == 1 and told.count("\n") == 1 and f"{folder / '2'} lacks its file {part}" in told
+    with pytest.raises(UserError, match=f"2 lacks its file {part}.*; choose another step"):
+        restored(folder.parent, config, states, 2)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "longer"])
+def test_t08_one_flipped_bit_or_a_cut_file_is_noticed(folder, config, states, capsys, harm):
+    """In every file, one at a time: the step before is taken; where the file tells only times, it does not matter."""
+    for path in sorted(p for p in (folder / "2").rglob("*") if p.is_file()):
+        content = path.read_bytes()
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes([content[middle] ^ 16]) + content[middle + 1 :]
+        harmed = {"flip": flipped, "cut": content[:-1], "empty": b"", "longer": content + b"\0"}[harm]
+        path.write_bytes(harmed)
+        state, _ = restored(folder.parent, config, states)
+        told = capsys.readouterr().err
+        times = path.name in ("_CHECKPOINT_METADATA", "commit_success.txt")
+        assert_is(state, states(2 if times else 1))
+        assert (str(folder / "2") in told) != times, path
+        path.write_bytes(content)
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+
+
+def test_t08_where_nothing_is_sound_every_step_is_told(folder, config, states):
+    for step in (1, 2):
+        (folder / str(step) / "state" / "manifest.ocdbt").write_bytes(b"")
+    with pytest.raises(
+        UserError, match=r"no finished checkpoint .*; 1 is damaged: .*manifest.*; 2 is damaged: .*manif"
+    ):
+        restored(folder.parent, config, states)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"format": 1}', '{"format": 2, "files": {}}', '{"format": 1, "files": {"x": 1}}', "[" * 10**5]
+    + ['{"format": 1, "files": {"../1/card/metadata": [1, "0"]}}', "\xff"],
+)
+def test_a_list_of_checksums_that_is_none(folder, config, states, content):
+    (folder / "2" / checksums.NAME).write_text(content, encoding="latin-1")
+    assert_is(restored(folder.parent, config, states)[0], states(1))
+
+
+@pytest.mark.parametrize("name", ["_CHECKPOINT_METADATA", "state/_sharding", "commit_success.txt"])
+def test_t09_without_side_files_it_still_loads(folder, config, states, capsys, name):
+    (folder / "2" / name).unlink()
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+    assert not capsys.readouterr().err
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path, config, states):
+    with closing(Checkpoints(tmp_path, config, keep=2)) as checkpoints:
+        for step, score in ((1, 9.0), (2, 3.0), (3, None), (4, 5.0), (5, 4.0)):
+            assert checkpoints.is_best(4.5) == (step < 3), "1 has 9, 2 has 3"
+            checkpoints.save(step, states(step), step, score=score)
+    with closing(Checkpoints(tmp_path, config)) as checkpoints:
+        assert checkpoints.steps == [2, 4, 5] and checkpoints.best_step == 2 and checkpoints.latest_step == 5
+
+
+def test_best_of_none(folder, config):
+    with closing(Checkpoints(folder.parent, config)) as checkpoints:
+        assert checkpoints.best_step is None and checkpoints.is_best(1e9)
+
+
+# Failing writes
+
+
+QUIET = {"show": False, "log_every": 1, "eval_every": 0, "checkpoint_every": 2}
+
+
+def failing(monkeypatch, *numbers):
+    """Makes the writes of these numbers, from 0, fail in the background, as a disk may; returns the steps tried."""
+    tried, real = [], checksums.write_checksums
+
+    def write(folder, **options):
+        tried.append(int(folder.name.split(".")[0]))
+        if len(tried) - 1 in numbers:
+            raise OSError(28, "No space left on device")
+        real(folder, **options)
+
+    monkeypatch.setattr(checksums, "write_checksums", write)
+    return tried
+
+
+def events(workdir, kind):
+    return [
+        row
+        for line in (workdir / "metrics.jsonl").read_text().splitlines()
+        if (row := json.loads(line))["kind"] == kind
+    ]
+
+
+def slow_steps(monkeypatch):
+    """Steps that take their time: a background write has failed before the next one begins."""
+    from fusion_jax import train as train_module
+
+    real = Checkpoints.poll
+
+    def poll(self):
+        if self._writing is not None:
+            thread = self._checkpointer._async_manager._thread
+            thread.join() if thread else None
+        return real(self)
+
+    monkeypatch.setattr(train_module.Checkpoints, "poll", poll)
+
+
+def test_t05_a_writer_that_fails_is_told_at_the_next_step_and_tried_again(tmp_path, config, monkeypatch):
+    slow_steps(monkeypatch)
+    tried = failing(monkeypatch, 0)
+    state = train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET))
+    assert tried == [2, 3, 4, 6], "2 failed, which was noticed at 3 and done there"
+    (told,) = events(tmp_path, "unsaved")
+    assert told["step"] == 3
+    assert int(state.step) == 6 and listed(tmp_path / "checkpoints") == ["3", "4", "6"]
+
+
+def test_t05_a_writer_that_fails_twice_stops_the_run(tmp_path, config, monkeypatch):
+    slow_steps(monkeypatch)
+    train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET, stop_after=2))
+    failing(monkeypatch, 0, 1)
+    with pytest.raises(CheckpointError, match=r"checkpoints/5 could not be written .*No space left.*; step 2 is kept"):
+        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET))
+    assert listed(tmp_path / "checkpoints") == ["2"], "what was half written is gone"
+    monkeypatch.undo()
+    assert int(train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET)).step) == 6
+
+
+def test_t05_at_the_last_step_too(tmp_path, config, monkeypatch):
+    tried = failing(monkeypatch, 0)
+    train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET | {"checkpoint_every": 100}))
+    assert tried == [6, 6] and listed(tmp_path / "checkpoints") == ["6"]
+
+
+def test_t06_a_write_that_hangs_is_bounded_and_named(folder, config, states, monkeypatch):
+    go_on = threading.Event()
+    monkeypatch.setattr(checksums, "write_checksums", lambda *_, **__: go_on.wait(60))
+    checkpoints = Checkpoints(folder.parent, config, timeout_s=0.2)
+    try:
+        checkpoints.save(3, states(3), 3)
+        with pytest.raises(
+            CheckpointError, match=r"writing .*checkpoints/3 is not done after 0.2 s.*step 2 is kept"
+        ) as e:
+            checkpoints.save(4, states(4), 4)
+        assert e.value.hung and e.value.final
+        checkpoints.close()  # does not wait either
+    finally:
+        go_on.set()
+
+
+def test_t06_the_program_ends_while_the_write_hangs(tmp_path):
+    """Python itself would wait for the thread that writes."""
+    script = (
+        "import pathlib, sys, threading\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import small\n"
+        "from fusion_jax import checksums, cli, cli_train, train\n"
+        "checksums.write_checksums = lambda *_, **__: threading.Event().wait()\n"
+        "data, workdir = map(pathlib.Path, sys.argv[2:])\n"
+        "options = train.LoopOptions(save_timeout_s=0.5, eval_every=0)\n"
+        "config = small.config(strategy='image', steps=1)\n"
+        "cli_train.Train.run = lambda self: train.train(config, data, workdir, options)\n"
+        "sys.argv[1:] = ['train']\n"
+        "sys.exit(cli.main())\n"
+    )
+    args = [sys.executable, "-c", script, os.path.dirname(__file__), str(small.data_dir()), str(tmp_path)]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 4, done.stderr
+    assert "checkpoints/1 is not done after 0.5 s" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_t13_a_full_disk_leaves_older_steps_as_they_are(folder, config, states, tmp_path):
+    """The system itself refuses to write more than a few bytes to a file, as a quota or a full disk does."""
+    script = (
+        "import pathlib, pickle, resource, signal, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import jax, small\n"
+        "from fusion_jax.checkpoint import Checkpoints\n"
+        "from fusion_jax.errors import CheckpointError\n"
+        "from fusion_jax.state import create_state\n"
+        "config = small.config(strategy='image')\n"
+        "state = jax.eval_shape(lambda: create_state(config, jax.random.key(0)))\n"
+        "checkpoints = Checkpoints(pathlib.Path(sys.argv[2]), config)\n"
+        "from fusion_jax.sharding import data_mesh\n"
+        "state, _ = checkpoints.restore(state, data_mesh())\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
+        "try:\n"
+        "    checkpoints.save_and_wait(3, state, 3)\n"
+        "except CheckpointError as error:\n"
+        "    print(error)\n"
+        "    sys.exit(error.exit_code)\n"
+    )
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    args = [sys.executable, "-c", script, os.path.dirname(__file__), str(folder.parent)]
+    done = subprocess.run(args, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 4, done.stderr
+    assert f"{folder / '3'} could not be written" in done.stdout and "step 2 is kept" in done.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+
+
+def test_t13_a_folder_that_cannot_be_written(folder, config, states):
+    before = listed(folder)
+    checkpoints = Checkpoints(folder.parent, config)
+    folder.rename(folder.with_name("aside"))
+    folder.write_text("a file where the folder was: also root cannot write here")
+    with pytest.raises(CheckpointError, match=r"checkpoints/3 could not be written \(.*; no step is saved yet"):
+        checkpoints.save_and_wait(3, states(3), 3)
+    checkpoints.close()
+    folder.unlink()
+    folder.with_name("aside").rename(folder)
+    assert listed(folder) == before
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives up root's rights, which nobody else has")
+def test_t13_a_read_only_folder(tmp_path_factory, config, states):
+    workdir = tmp_path_factory.mktemp("read_only")
+    written(workdir, config, states, 1)
+    os.chmod(workdir / "checkpoints", 0o555)
+    checkpoints = Checkpoints(workdir, config)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(CheckpointError, match=r"could not be written \(.*[Pp]ermission denied"):
+            checkpoints.save_and_wait(2, states(2), 2)
+    finally:
+        os.seteuid(0)
+    checkpoints.close()
+    assert_is(restored(workdir, config, states)[0], states(1))
+
+
+def test_what_could_not_be_logged_does_not_stop_a_run_nor_hang_it(tmp_path, config, monkeypatch, capsys):
+    """As on a full disk: 60 rows, more than any queue holds."""
+    from fusion_jax import progress as progress_module
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with progress_module.Progress(tmp_path, start=0, total=60, label="", show=False) as progress:
+        monkeypatch.setattr(progress._board, "write_event", full)
+        for step in range(1, 61):
+            progress.row("train", step, {"loss": 1.0})
+    assert capsys.readouterr().err.count("No space left") == 1
+    assert len(events(tmp_path, "train")) == 60, "the log itself could be written"
+
+
+def test_two_trainings_in_one_folder_are_refused(tmp_path, config):
+    from fusion_jax.workdir_lock import workdir_lock
+
+    with workdir_lock(tmp_path), pytest.raises(UserError, match=f"another process trains in {tmp_path}; wait"):
+        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET))
+    assert listed(tmp_path) == [".lock"]
+
+
+def test_checkpoints_of_another_version_of_the_list(folder, config, states, monkeypatch):
+    monkeypatch.setattr(checkpoint_module.checksums, "_FORMAT", 2)
+    with pytest.raises(UserError, match="format 1; this version of the program reads 2"):
+        restored(folder.parent, config, states)

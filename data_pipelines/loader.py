@@ -76,15 +76,15 @@ def train_iterator(
     else:
         make = [_maker(d, target, image_size) for d, _ in weighted]
         data = _shuffled(weighted, split, seed)
-        # Shuffled and augmented before the processes take their shares: a batch holds the same samples however
-        # many processes there are.
+        # Shuffled and augmented before the processes take their shares, each a run of neighbours: a batch holds the
+        # same samples in the same order however many processes there are, and so has the same dropout.
         if augment.shared_crop:
             shared = functools.partial(_shared, make=make, config=augment, seed=seed, batch_size=batch_size)
             data = data.map_with_index(shared)
         else:
             own = {"seed": seed} if len(weighted) > 1 else {}  # a mixture has no one seed to draw from
             data = data.random_map(functools.partial(_drawn, make=make, config=augment), **own)
-        batches = data[share].batch(local)
+        batches = data.batch(local)[share]
     stream = batches[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fusion_jax.predict_stream import predict_frames
     from fusion_jax.predictor import Predictor
     from fusion_jax.presets import preset, with_overrides
-    from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step
+    from fusion_jax.sharding import data_mesh, jit_eval_step, jit_train_step, pmap_train_step
     from fusion_jax.skeletons import SKELETONS, Skeleton, convert_joints, skeleton
     from fusion_jax.state import TrainState, create_state
     from fusion_jax.steps import eval_step, predict_step, train_step
@@ -75,7 +75,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "predict_stream": ("predict_frames",),
     "predictor": ("Predictor",),
     "presets": ("preset", "with_overrides"),
-    "sharding": ("data_mesh", "jit_eval_step", "jit_train_step"),
+    "sharding": ("data_mesh", "jit_eval_step", "jit_train_step", "pmap_train_step"),
     "skeletons": ("SKELETONS", "Skeleton", "convert_joints", "skeleton"),
     "state": ("TrainState", "create_state"),
     "steps": ("eval_step", "predict_step", "train_step"),

@@ -32,11 +32,12 @@ from jax.experimental import multihost_utils
 from fusion_jax import checksums
 from fusion_jax.card import card, check_card
 from fusion_jax.config import Config
+from fusion_jax.distributed import barrier, writes
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
-from fusion_jax.sharding import replicated
+from fusion_jax.sharding import state_shardings
 from fusion_jax.state import TrainState, create_state
 
 _SEEN = "trained_on.json"
@@ -155,7 +156,7 @@ def restore_run(
         step = {"latest": None, "best": checkpoints.best_step}[which] if isinstance(which, str) else which
         if which == "best" and step is None:
             raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
-        return checkpoints.restore(shapes, mesh, step)[0]
+        return checkpoints.restore(shapes, mesh, step=step)[0]
     finally:
         checkpoints.close()
 
@@ -200,7 +201,7 @@ class Checkpoints:
     def latest_step(self) -> int | None:
         """The newest sound checkpoint's step, None where there is none; what is not sound is said on the terminal."""
         step = -1
-        if jax.process_index() == 0:
+        if writes():
             newest = max(self.steps, default=-1)
             for path in self._unlisted():
                 if int(path.name) > newest and int(path.name) not in self._sound:
@@ -226,7 +227,7 @@ class Checkpoints:
 
         A damaged checkpoint is kept, under another name, so that a new one of its step has its place.
         """
-        if jax.process_index() == 0 and self.folder.is_dir():
+        if writes() and self.folder.is_dir():
             for path in [*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(f"*{_DELETING}")]:
                 path.rmtree(missing_ok=True)
             for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + self._unlisted():
@@ -234,7 +235,7 @@ class Checkpoints:
                 aside.rmtree(missing_ok=True)
                 path.rename(aside)
         if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("tidied checkpoints")
+            barrier("tidied checkpoints")
 
     def save(
         self,
@@ -359,22 +360,26 @@ class Checkpoints:
             if not self._hung:
                 self._checkpointer.close()
 
-    def restore(self, state: TrainState, mesh: jax.sharding.Mesh, step: int | None = None) -> tuple[TrainState, int]:
+    def restore(
+        self, state: TrainState, mesh: jax.sharding.Mesh, shard_params: bool = False, step: int | None = None
+    ) -> tuple[TrainState, int]:
         """A checkpoint in the place of `state`, on the mesh, and the number of the next training batch.
 
         Args:
           state: a state of the same config, or its shapes and types, which are all that is used.
-          mesh: every device of it gets the whole state.
+          mesh: where it is to lie.
+          shard_params: whether it is split there as `sharding.state_shardings` says; if not, every device has it all.
           step: which one; none: the newest that is sound.
 
         Raises:
           UserError: there is no checkpoint, it cannot be read, it has no card, or one of weights of another kind.
         """
         step = self._chosen(step)
-        everywhere = replicated(mesh)
+        shapes = jax.eval_shape(_arrays, state)
         target = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-            jax.eval_shape(_arrays, state),
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            shapes,
+            state_shardings(mesh, shapes, shard_params),
         )
         folder = self.folder / str(step)
         if (folder / "state").exists() and not (folder / "card").exists():  # no damage
@@ -473,7 +478,7 @@ class Checkpoints:
 
     def _forget_old(self) -> None:
         """Removes all but the newest few and the best; renamed first, so that a kill leaves none half."""
-        if jax.process_index() != 0:
+        if not writes():
             return
         steps = self.steps
         scores = {step: score for step in steps if (score := self._score(step)) is not None}

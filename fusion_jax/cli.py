@@ -18,7 +18,13 @@ from fusion_jax.cli_prune import Prune
 from fusion_jax.cli_sweep import Sweep
 from fusion_jax.cli_train import Train
 from fusion_jax.compile_cache import use_compilation_cache
-from fusion_jax.errors import CheckpointError, TrainingDivergedError, TrainingInterruptedError, UserError
+from fusion_jax.errors import (
+    CheckpointError,
+    TrainingDivergedError,
+    TrainingInterruptedError,
+    UserError,
+    exit_code,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,13 +159,13 @@ def main(args: list[str] | None = None) -> int:
             use_compilation_cache()
         return command.run() or 0
     except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError) as error:
-        message, code = str(error), error.exit_code
+        message, code = str(error), exit_code(error)
         hung = isinstance(error, CheckpointError) and error.hung
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        message, code = f"{where}{error.strerror or error}; check the path and free space", 2
-    except KeyboardInterrupt:
-        message, code = "stopped; nothing unfinished counts, the same command goes on", 130
+        message, code = f"{where}{error.strerror or error}; check the path and free space", exit_code(error)
+    except KeyboardInterrupt as error:
+        message, code = "stopped; nothing unfinished counts, the same command goes on", exit_code(error)
     print(f"{prog}: {message}", file=sys.stderr, flush=True)
     if hung and args is None:  # Python would wait for the thread that hangs
         os._exit(code)

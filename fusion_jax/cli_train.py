@@ -132,13 +132,33 @@ class Train:
     """Processes that prepare batches; 0 for threads."""
     profile: int = 0
     """Trace this many steps, once warm, into the work folder's `profile`, for Perfetto or TensorBoard; 0 for none."""
+    shard_params: bool = False
+    """Split large parameters and Adam's moments over all devices, for networks that do not fit on each of them."""
+    distributed: bool = False
+    """Train in several processes, which all run this command and share --workdir. On a TPU pod, under Slurm, Open MPI
+    and Kubernetes they find each other; elsewhere say who they are by the next three."""
+    coordinator: str | None = None
+    """HOST:PORT at which process 0 is reached: a free port of its machine."""
+    num_processes: int | None = None
+    """How many processes there are."""
+    process_id: int | None = None
+    """This process's number, from 0."""
 
     def run(self) -> None:
+        self._check_options()
+        if not self.distributed:
+            return self._train()
+        from fusion_jax.distributed import joined
+
+        with joined(self.coordinator, self.num_processes, self.process_id):
+            return self._train()
+
+    def _train(self) -> None:
+        from fusion_jax.distributed import writes
         from fusion_jax.heatmap_net import heatmap_source
         from fusion_jax.presets import with_overrides
         from fusion_jax.train import LoopOptions, train
 
-        self._check_options()
         name = self.preset or ("hourglass-tiny" if self.task == "heatmaps" else "tiny")
         config = with_overrides(
             name,
@@ -185,9 +205,11 @@ class Train:
             stop_after=self.stop_after,
             workers=self.workers,
             profile=self.profile,
+            shard_params=self.shard_params,
         )
         state = train(config, self.data_dir, self.workdir, options)
-        print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
+        if writes():
+            print(f"{int(state.step)} of {config.steps} steps done; next: fusion-jax evaluate --workdir {self.workdir}")
 
     def _check_options(self) -> None:
         """Raises UserError, naming it, for an option that would do nothing beside the others."""
@@ -202,6 +224,9 @@ class Train:
             ("--heatmap-learning-rate", self.heatmap_learning_rate, finetuned, "--heatmap-mode finetune"),
             ("--heatmap-size", self.heatmap_size, not predicted, made),
             ("--heatmap-sigma", self.heatmap_sigma, not predicted, made),
+            ("--coordinator", self.coordinator, self.distributed, "--distributed"),
+            ("--num-processes", self.num_processes, self.distributed, "--distributed"),
+            ("--process-id", self.process_id, self.distributed, "--distributed"),
         ):
             if value is not None and not used:
                 raise UserError(f"{option} {value} would do nothing: it is for {use}; leave it away")

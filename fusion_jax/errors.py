@@ -42,6 +42,12 @@ class TrainingInterruptedError(RuntimeError):
         self.exit_code = 130 if number == signal.SIGINT else 75  # EX_TEMPFAIL of sysexits.h
 
 
+def exit_code(error: BaseException) -> int:
+    """What the program ends with after an error; 1 for what is a mistake of its own, which it shows in full."""
+    others = {KeyboardInterrupt: 130, OSError: 2}
+    return getattr(error, "exit_code", next((code for kind, code in others.items() if isinstance(error, kind)), 1))
+
+
 def unknown_name(kind: str, name: object, known) -> UserError:
     """The error for a name that is not among `known`, with the closest ones first."""
     import difflib

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import pathlib
 import sys
 import time
@@ -16,6 +17,7 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.summary import scalar
 from tqdm import tqdm
 
+from fusion_jax.distributed import writes
 from fusion_jax.records import write_text
 
 _SHOWN = {
@@ -35,18 +37,23 @@ class Progress:
 
     On a terminal it shows a bar with loss, error (mpjpe or, of a 2D network, px), alpha, beta, examples/s and time
     left; elsewhere it prints a line for each row. Where numbers cannot be written, as on a full disk, that is said once
-    and the training goes on: they are written later if they can be.
+    and the training goes on: they are written later if they can be. Of several processes one writes and shows; in the
+    others all of this does nothing.
     """
 
     def __init__(self, workdir: pathlib.Path, *, start: int, total: int, label: str, show: bool = True):
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / "metrics.jsonl"
-        _forget_after(path, start)
+        show = show and writes()
+        path = workdir / "metrics.jsonl" if writes() else pathlib.Path(os.devnull)
+        if writes():
+            workdir.mkdir(parents=True, exist_ok=True)
+            _forget_after(path, start)
         self._file = path.open("a")
         self._workdir, self._complained = workdir, False
-        (workdir / "tensorboard").mkdir(exist_ok=True)
-        # Not SummaryWriter: its thread dies of a full disk, and whoever then adds to its queue waits for ever.
-        self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
+        self._board = None
+        if writes():
+            (workdir / "tensorboard").mkdir(exist_ok=True)
+            # Not SummaryWriter: its thread dies of a full disk, and whoever then adds to its queue waits for ever.
+            self._board = EventsWriter(str(workdir / "tensorboard" / "events"))
         self._start, self._total, self._show, self._began = start, total, show, time.perf_counter()
         terminal = show and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=start, desc=label, unit="step", disable=not terminal)
@@ -60,11 +67,12 @@ class Progress:
         line = {"kind": kind, "step": step, **values}
         self._log(json.dumps(line, allow_nan=False))
         scalars = {name: value for name, value in values.items() if isinstance(value, float) and math.isfinite(value)}
-        with self._complaining():
-            for name, value in scalars.items():
-                event = Event(wall_time=time.time(), step=step, summary=scalar(f"{kind}/{name}", value))
-                self._board.write_event(event)
-            self._board.flush()
+        if self._board is not None:
+            with self._complaining():
+                for name, value in scalars.items():
+                    event = Event(wall_time=time.time(), step=step, summary=scalar(f"{kind}/{name}", value))
+                    self._board.write_event(event)
+                self._board.flush()
         shown = {name: form.format(values[name]) for name, form in _SHOWN.items() if name in values}
         if kind == "train":
             self._bar.set_postfix(shown, refresh=False)
@@ -104,7 +112,7 @@ class Progress:
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
-        for file in (self._board, self._file):
+        for file in filter(None, (self._board, self._file)):
             with self._complaining():
                 file.close()
 

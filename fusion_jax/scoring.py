@@ -67,6 +67,8 @@ def score_split(
         target=skeleton(config.inputs.skeleton),
         image_size=loaded_size(config),
         batch_size=batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
         limit=limit,
         labels=labels,
     )
@@ -74,7 +76,8 @@ def score_split(
 
     def score(batch: dict[str, Any]) -> dict[str, np.ndarray]:
         on_device = {name: array for name, array in batch.items() if name != "labels"}
-        return jax.device_get(compiled(state, place_batch(on_device, dataset, mesh)))
+        scores = jax.device_get(compiled(state, place_batch(on_device, dataset, mesh)))  # of all processes' frames
+        return {name: value[sharding.local_rows(mesh, len(value))] for name, value in scores.items()}
 
     return score_batches(score, batches)
 

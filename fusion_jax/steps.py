@@ -21,12 +21,16 @@ from fusion_jax.state import TrainState, network_variables
 Metrics = dict[str, jax.Array]
 
 
-def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+def train_step(state: TrainState, batch: Batch, axis_name: str | None = None) -> tuple[TrainState, Metrics]:
     """The state after one optimiser step through all weights, alpha and beta, and the step's metrics.
 
     The loss is a mean over the batch, so a batch sharded over devices gives the same step. Where loss or gradient
     is not finite the parameters and the optimiser stay as they were; `finite` tells the caller. So do, at any time,
     those of layers that the state holds and its network does not run: Adam alone would move them on for a while.
+
+    Args:
+      axis_name: of the devices where each has its own part of the batch, as under `jax.pmap`; see
+        `sharding.pmap_train_step`.
 
     Returns:
       The new state, and scalars loss, data_loss, penalty (mm^2), mpjpe_sum, mpjpe_count, grad_norm, finite;
@@ -35,6 +39,8 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
     """
     check_batch(batch, state.inputs, training=True)
     dropout_key = jax.random.fold_in(state.rng, state.step)
+    if axis_name is not None:
+        dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
     noise_key = jax.random.fold_in(dropout_key, 1)
 
     def loss_fn(params):
@@ -47,12 +53,15 @@ def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         return loss, (terms, pred)
 
     (loss, (terms, pred)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
+    if axis_name is not None:
+        loss, terms, grads = jax.lax.pmean((loss, terms, grads), axis_name)
+        total, count = jax.lax.psum((total, count), axis_name)
     layer_norms = {name: tree_norm(part) for name, part in grads.items()}
     grad_norm = tree_norm(layer_norms)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     resting = resting_layers(state.network)
     params, opt_state = update_if(finite, state.tx, grads, state.opt_state, state.params, resting)
-    total, count = metrics.mpjpe_mm(pred, batch["pose_mm"], batch["valid"])
     measured = {"loss": loss, **terms, "mpjpe_sum": total, "mpjpe_count": count, "grad_norm": grad_norm}
     measured |= {"layer_grad_norms": layer_norms, "finite": finite, **fusion_state(state)}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state), measured

@@ -123,7 +123,7 @@ class SweepGroup:
                     states, measured = self._step(states, lambdas, self._place(next(data)))
                     window.append(measured)
                     progress.step()
-                    stop = stop_requested()
+                    stop = stop_requested(step)
                     last = step == config.steps or stop is not None
                     if last or step % options.log_every == 0 or step % options.checkpoint_every == 0:
                         progress.row("train", step, self._row(step, window))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusion_jax import metrics
+from fusion_jax.distributed import gather_rows
 from fusion_jax.errors import UserError
 from fusion_jax.records import write_json, write_text
 from fusion_jax.skeletons import Skeleton
@@ -32,6 +33,7 @@ ALIGNMENTS = {
 def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[str, np.ndarray]:
     """Per-frame results of all batches, padding removed: what `score` gives, true poses (N, J, 3) mm, `index` (N,).
 
+    Several processes give their shares of the frames, as many batches each, and get those of all, in the split's order.
     With 2D joints also `joints2d` (N, J, 2) px and `valid2d` (N, J), and what `labels` of the batches hold, (N,) each.
 
     Args:
@@ -53,6 +55,8 @@ def score_batches(score: Callable, batches: Iterable[dict[str, Any]]) -> dict[st
         result |= batch.get("labels", {})
         parts.append({name: np.asarray(value)[keep] for name, value in result.items()})
     frames = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    if parts:
+        frames = gather_rows(frames, order_by="index")
     if not parts or not len(frames["index"]):
         raise UserError("there is no frame to evaluate; the split is empty")
     for name in {"pred_mm", "pred2d_px"} & frames.keys():

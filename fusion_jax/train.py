@@ -19,6 +19,7 @@ from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
+from fusion_jax.distributed import check_agreed, writes
 from fusion_jax.errors import TrainingInterruptedError, UserError, check_field
 from fusion_jax.fusion_watch import FusionWatch
 from fusion_jax.heatmap_cache import with_cache
@@ -30,6 +31,7 @@ from fusion_jax.interrupt import stop_requests
 from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.profiling import Profile
 from fusion_jax.progress import Progress
+from fusion_jax.records import to_json
 from fusion_jax.scoring import example_labels, loaded_size, place_batch, score_split
 from fusion_jax.skeletons import skeleton
 from fusion_jax.skip_dead import Skipping
@@ -66,6 +68,8 @@ class LoopOptions:
     """Trace this many steps, once warm, into the work folder's `profile`; 0 for none."""
     show: bool = True
     """Progress on the terminal."""
+    shard_params: bool = False
+    """Split large parameters and Adam's moments over all devices; if not, every device has all of them."""
 
     def __post_init__(self):
         for name in ("log_every", "checkpoint_every", "eval_frames", "keep"):
@@ -93,7 +97,8 @@ def train(
       TrainingInterruptedError: after SIGINT or SIGTERM, once a checkpoint is written.
     """
     options = options or LoopOptions()
-    with contextlib.nullcontext() if jax.process_index() else workdir_lock(workdir):
+    options = dataclasses.replace(options, show=options.show and writes())
+    with workdir_lock(workdir) if writes() else contextlib.nullcontext():
         return _train(config, data_dir, workdir, options)
 
 
@@ -106,6 +111,9 @@ def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, option
     config, net = _with_heatmap_net(config, mesh)
     checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s)
     try:
+        begun = {"dataset": record.fingerprint, "newest checkpoint": checkpoints.latest_step}
+        told = dataclasses.asdict(dataclasses.replace(options, show=True))
+        check_agreed({"config": to_json(config), **begun, **told})  # now all have looked at the folder: one may write
         resuming = checkpoints.latest_step is not None
         if resuming:
             check_run(workdir, config, record)
@@ -113,16 +121,20 @@ def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, option
         seen += [part for part in (net.seen if net else []) if part not in seen]
         if resuming:
             shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
-            state, next_batch = checkpoints.restore(shapes, mesh)
+            state, next_batch = checkpoints.restore(shapes, mesh, options.shard_params)
             live = checkpoints.live_layers()
             seen = _seen_before(workdir, config, seen)
         else:
-            state, next_batch, live = initial_state(config, dataset, mesh), 0, None
+            whole = net is not None or start_from is not None  # to take other weights over
+            state = initial_state(config, dataset, mesh, options.shard_params and not whole)
+            next_batch, live = 0, None
             if net is not None and config.heatmaps.in_step:
                 state = place_heatmap_net(state, net)
             if start_from is not None:
                 state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
                 seen += before
+            if whole:
+                state = jax.device_put(state, sharding.state_shardings(mesh, state, options.shard_params))
         kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
         for split in kept_out:
             check_test(seen, dataset, split)
@@ -135,7 +147,7 @@ def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, option
             dataset = datasets[0][0]
         with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
             checkpoints.tidy()  # only now, and what follows too: a run that cannot begin leaves its folder as it was
-            if not resuming:
+            if not resuming and writes():
                 save_run(workdir, config, record, seen)
             return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live)
     finally:
@@ -177,17 +189,25 @@ def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> lis
             f"{workdir / 'trained_on.json'} is missing and cannot be written again: whom {config.init_from} had been "
             "trained on when this run started from it is not known; start this run anew in another --workdir"
         )
-    save_seen(workdir, seen)
+    if writes():
+        save_seen(workdir, seen)
     return seen
 
 
-def initial_state(config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh) -> TrainState:
-    """The state before the first step, made on the mesh, a pose's output scaled by the dataset's training poses."""
+def initial_state(
+    config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh, shard_params: bool = False
+) -> TrainState:
+    """The state before the first step, made on the mesh, a pose's output scaled by the dataset's training poses.
+
+    With `shard_params` each device draws its own part: the whole need not fit on one.
+    """
     learns_poses = config.task == "pose"
     mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton)) if learns_poses else (None, None)
     # Optimising a program that draws numbers once takes longer than it saves; the numbers are the same.
     quick = {"xla_backend_optimization_level": 1} if mesh.devices.flat[0].platform == "cpu" else None
-    create = jax.jit(create_state, static_argnums=0, out_shardings=sharding.replicated(mesh), compiler_options=quick)
+    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
+    places = sharding.state_shardings(mesh, shapes, True) if shard_params else sharding.replicated(mesh)
+    create = jax.jit(create_state, static_argnums=0, out_shardings=places, compiler_options=quick)
     return create(config, jax.random.key(config.seed), mean, std)
 
 
@@ -211,7 +231,9 @@ def training_data(
 
 
 def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live) -> TrainState:
-    step_fn = sharding.jit_train_step(mesh, train_step if config.task == "pose" else heatmap_train_step)
+    step_fn = sharding.jit_train_step(
+        mesh, train_step if config.task == "pose" else heatmap_train_step, options.shard_params
+    )
     start, end = int(state.step), config.steps
     validated = "validation" in dataset.splits and "validation" not in config.train_split
     eval_every = options.eval_every if validated else 0
@@ -219,14 +241,14 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
         print("nobody is held out of this training, so there is no validation on the way")
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
-    profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile)
+    profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile if writes() else 0)
     window = Window(options.log_every, config.batch_size, workdir, options.on_nonfinite)
     watch = FusionWatch(config.fusion.alpha_init if config.task == "pose" else 1.0)
     whole, skipping = state.network, Skipping(config, state.network, live)  # all but the step itself see it whole
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
-        stop_requests() as stop_requested,
+        stop_requests(options.log_every) as stop_requested,
         profile,
     ):
         if live is None and start < end:
@@ -243,7 +265,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
                 print(traced)
             window.add(step, host, measured, waited)
             progress.step()
-            stop = stop_requested()
+            stop = stop_requested(step)
             last = step == end or stop is not None
             if (step % options.log_every == 0 or last) and (row := window.close(progress)) is not None:
                 progress.row("train", step, row)

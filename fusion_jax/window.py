@@ -111,7 +111,8 @@ class Window:
 
     def _keep(self, step: int) -> str:
         """Writes the step's batch for `fusion-jax replay`; where it is, in words."""
-        path = self._workdir / "replay" / f"step_{step}.npz"
+        whose = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""  # each has a share of the batch
+        path = self._workdir / "replay" / f"step_{step}{whose}.npz"
         batch: dict[str, Any] = next((batch for kept, batch in self._batches if kept == step), {})
         leaves = jax.tree_util.tree_leaves_with_path(batch)
         try:

@@ -16,17 +16,8 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
     {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch"},
-    {
-        "bounded_file",
-        "skeletons",
-        "body_parts",
-        "geometry",
-        "records",
-        "augmentation",
-        "interrupt",
-        "winograd",
-        "workdir_lock",
-    },
+    {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "winograd", "workdir_lock"},
+    {"distributed", "interrupt"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "given_boxes"},

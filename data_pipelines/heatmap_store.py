@@ -79,7 +79,7 @@ def picture_check(example: Mapping[str, Any]) -> int:
 
 
 class WithHeatmaps:
-    """A split's examples, each with its stored `heatmap` (h, w, K) float32 in [0, 1].
+    """A split's examples, each with its stored `heatmap` (h, w, K) float32 in [0, 1], marked `heatmap_predicted`.
 
     Safe to read from many threads, and it pickles: a copy opens the file when it first reads.
 
@@ -117,7 +117,7 @@ class WithHeatmaps:
                 f"{self._path}: the heatmaps of example {index}, {example_name(example)}, are of a picture with the "
                 f"CRC-32 {picture:08x}, the dataset's has {picture_check(example):08x}; {_AGAIN}"
             )
-        return {**example, "heatmap": heatmap}
+        return {**example, "heatmap": heatmap, "heatmap_predicted": True}
 
 
 def open_heatmaps(path: pathlib.Path, header: dict[str, Any]) -> Any:

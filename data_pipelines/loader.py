@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import grain
@@ -13,8 +13,10 @@ import numpy as np
 from absl import flags
 
 from data_pipelines.augment import Change, draw_change
+from data_pipelines.bad_examples import BadExamples, ExampleMaker, problem
 from data_pipelines.prepared import Examples, LiveExamples, PoseDataset
 from data_pipelines.samples import Sample, camera_pose_mm, example_name, make_sample
+from data_pipelines.workers import WorkerBatches
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
@@ -26,6 +28,14 @@ cv2.setNumThreads(0)  # pictures are small and Grain already runs many of these 
 
 class MissingPosesError(UserError):
     """A dataset without the 3D joints that were to be learned."""
+
+
+class Batches(Iterator[dict[str, Any]], Protocol):
+    """Batches, from whatever threads or processes make them."""
+
+    def close(self) -> None:
+        """Ends these."""
+        ...
 
 
 def train_iterator(
@@ -41,7 +51,8 @@ def train_iterator(
     num_workers: int = 0,
     start: int = 0,
     split: str = "train",
-) -> grain.DatasetIterator:
+    bad_examples: BadExamples | None = None,
+) -> Batches:
     """An endless iterator over shuffled, augmented batches, from any batch on; close it when done.
 
     Args:
@@ -56,10 +67,14 @@ def train_iterator(
       num_workers: worker processes; 0 prepares batches on threads.
       start: how many batches to skip, at no cost. Batch n is the same whatever came before, with any workers.
       split: of each dataset; several may be joined by '+'.
+      bad_examples: what to do about examples that cannot be used, and the account of them; by default the first is an
+        error.
 
     Raises:
-      UserError: batch_size does not divide over the processes, a split is empty, or datasets do not go together.
+      UserError: batch_size does not divide over the processes, a split is empty, or datasets do not go together. The
+        iterator raises it for examples that cannot be used, and for worker processes that end or hang.
     """
+    bad_examples = bad_examples or BadExamples()
     weighted = [(datasets, 1.0)] if isinstance(datasets, PoseDataset) else list(datasets)
     for dataset, _ in weighted:
         if not len(dataset.split(split)):
@@ -68,29 +83,48 @@ def train_iterator(
         raise UserError(f"batch_size {batch_size} does not divide over {process_count} processes")
     local, share = batch_size // process_count, slice(process_index, None, process_count)
     first = weighted[0][0]
+    makers: list[ExampleMaker] = []
     if first.render is not None:
-        indices = grain.MapDataset.range(len(first.split(split))).seed(seed).shuffle().repeat(None)[share]
-        draw = cast(LiveExamples, first.split(split)).batch
-        batches = indices.batch(local).random_map(draw, seed=seed + process_index)
+        indices = grain.MapDataset.range(len(first.split(split))).seed(seed).shuffle().repeat(None)
+        own = slice(process_index * local, (process_index + 1) * local)
+        draw = functools.partial(cast(LiveExamples, first.split(split)).part, own=own)
+        batches = indices.batch(batch_size).random_map(draw, seed=seed)
         batches = batches.map(functools.partial(_converted, source=first.skeleton, target=target))
     else:
-        make = [_maker(d, target, image_size) for d, _ in weighted]
+        makers = [
+            ExampleMaker(number, dataset, split, _maker(dataset, target, image_size), bad_examples.policy)
+            for number, (dataset, _) in enumerate(weighted)
+        ]
         data = _shuffled(weighted, split, seed)
         # Shuffled and augmented before the processes take their shares, each a run of neighbours: a batch holds the
         # same samples in the same order however many processes there are, and so has the same dropout.
         if augment.shared_crop:
-            shared = functools.partial(_shared, make=make, config=augment, seed=seed, batch_size=batch_size)
+            shared = functools.partial(_shared, makers=makers, config=augment, seed=seed, batch_size=batch_size)
             data = data.map_with_index(shared)
         else:
-            own = {"seed": seed} if len(weighted) > 1 else {}  # a mixture has no one seed to draw from
-            data = data.random_map(functools.partial(_drawn, make=make, config=augment), **own)
+            drawn_by = {"seed": seed} if len(weighted) > 1 else {}  # a mixture has no one seed to draw from
+            data = data.random_map(functools.partial(_drawn, makers=makers, config=augment), **drawn_by)
         batches = data.batch(local)[share]
     stream = batches[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse
             flags.FLAGS.mark_as_parsed()
         stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    return iter(stream)
+    made: Batches = WorkerBatches(iter(stream), num_workers) if num_workers else iter(stream)
+    return _Accounted(made, makers, bad_examples) if makers and bad_examples.policy == "skip" else made
+
+
+class _Accounted(Iterator[dict[str, Any]]):
+    """Batches whose records of replaced examples are taken off and entered in the run's account."""
+
+    def __init__(self, batches: Batches, makers: Sequence[ExampleMaker], bad_examples: BadExamples):
+        self._batches, self._makers, self._bad_examples = batches, makers, bad_examples
+
+    def __next__(self) -> dict[str, Any]:
+        return self._bad_examples.take(next(self._batches), self._makers)
+
+    def close(self) -> None:
+        self._batches.close()
 
 
 def eval_batches(
@@ -110,6 +144,8 @@ def eval_batches(
     A batch also has `index` (B,) int32, the example's place in the split, and `mask` (B,) bool, False for the
     padding of the last batches; every process gets the same number of batches.
 
+    An example that cannot be used is a UserError that names it, from the iterator: no frame is left out.
+
     Args:
       limit: at most this many examples, evenly spaced over the split.
       labels: what an example says of itself; each comes as an array (B,) in the batch's `labels`, for the host alone.
@@ -124,14 +160,22 @@ def eval_batches(
     make = _maker(dataset, target, image_size)
 
     def load(index: int) -> dict[str, Any]:
-        example = source[max(int(index), 0)]
+        place = max(int(index), 0)
+        try:
+            return loaded(place) | {"index": np.int32(index), "mask": np.bool_(index >= 0)}
+        except UserError as error:
+            raise UserError(
+                f"{problem(dataset, split, place, error)}; no frame may be left out where a split is gone through"
+            ) from error
+
+    def loaded(place: int) -> dict[str, Any]:
+        example = source[place]
         if dataset.render is not None:
             fields = {name: example[name] for name in _LIVE_FIELDS}
             sample = _converted(fields, source=dataset.skeleton, target=target)
         else:
             sample = make(example, Change())
-        told = {} if labels is None else {"labels": labels(example)}
-        return {**sample, **told, "index": np.int32(index), "mask": np.bool_(index >= 0)}
+        return {**sample} if labels is None else {**sample, "labels": labels(example)}
 
     data = grain.MapDataset.source(mine).map(load).batch(local)
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)))
@@ -140,7 +184,8 @@ def eval_batches(
 def pose_statistics(dataset: PoseDataset, target: Skeleton, limit: int = 4000) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation (J, 3) mm of the training poses, root-relative, camera frame.
 
-    Over at most `limit` examples, evenly spaced. A deviation below 1 mm (the root's is 0) counts as 1 mm.
+    Over at most `limit` examples, evenly spaced, without those whose pose cannot be used, which training then meets.
+    A deviation below 1 mm (the root's is 0) counts as 1 mm.
 
     Raises:
       MissingPosesError: a joint that none of them has in 3D.
@@ -167,7 +212,8 @@ def has_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int = 6
 def has_joints2d(dataset: PoseDataset, split: str, limit: int = 64) -> bool:
     """Whether any of at most `limit` examples, evenly spaced, has a 2D joint."""
     source = dataset.split(split)
-    return any(np.asarray(source[int(index)]["valid2d"]).any() for index in _evenly(len(source), limit))
+    known = _usable(source, _evenly(len(source), limit), lambda example: np.asarray(example["valid2d"]).any())
+    return any(known)
 
 
 def _some_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int) -> tuple[np.ndarray, np.ndarray]:
@@ -178,11 +224,26 @@ def _some_poses(dataset: PoseDataset, target: Skeleton, split: str, limit: int) 
         batch = cast(LiveExamples, source).batch(indices, np.random.default_rng(0))
         poses, valids = batch["pose_mm"], batch["valid"]
     else:
-        examples = (source[int(index)] for index in indices)
-        pairs = [camera_pose_mm(example, dataset.skeleton, example_name(example)) for example in examples]
-        poses, valids = (np.stack(column) for column in zip(*pairs, strict=True))
+
+        def pose_of(example: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+            return camera_pose_mm(example, dataset.skeleton, example_name(example))
+
+        poses, valids = (np.stack(column) for column in zip(*_usable(source, indices, pose_of), strict=True))
     poses = root_relative(convert_joints(poses, dataset.skeleton, target), target.root_indices)
     return poses, convert_valid(valids, dataset.skeleton, target)
+
+
+def _usable(source: Examples, indices: np.ndarray, look: Callable[[dict[str, Any]], Any]) -> Iterator[Any]:
+    """`look` of the examples that can be used. Raises the first one's UserError where none can."""
+    found, first = False, None
+    for index in indices:
+        try:
+            yield look(source[int(index)])
+            found = True
+        except UserError as error:
+            first = first or error
+    if first is not None and not found:
+        raise first
 
 
 def _evenly(count: int, limit: int) -> np.ndarray:
@@ -193,13 +254,13 @@ def _evenly(count: int, limit: int) -> np.ndarray:
 
 
 def _shuffled(weighted: Sequence[tuple[PoseDataset, float]], split: str, seed: int) -> grain.MapDataset:
-    """(which dataset, example) without end: each dataset shuffled anew every time round, mixed by weight."""
-    kinds = {dataset.name: "heatmap" in dataset.split(split)[0] for dataset, _ in weighted}
+    """(which dataset, example's place) without end: each dataset shuffled anew every time round, mixed by weight."""
+    kinds = {dataset.name: _brings_heatmaps(dataset.split(split)) for dataset, _ in weighted}
     if len(set(kinds.values())) > 1:
         stored = ", ".join(name for name, has in kinds.items() if has)
         raise UserError(f"{stored} brings heatmaps of its own, the others do not; they cannot share a batch")
     parts = [
-        grain.MapDataset.source(_Tagged(number, dataset.split(split))).seed(seed + number).shuffle().repeat(None)
+        grain.MapDataset.source(_Places(number, len(dataset.split(split)))).seed(seed + number).shuffle().repeat(None)
         for number, (dataset, _) in enumerate(weighted)
     ]
     if len(parts) == 1:
@@ -207,17 +268,22 @@ def _shuffled(weighted: Sequence[tuple[PoseDataset, float]], split: str, seed: i
     return grain.MapDataset.mix(parts, weights=[weight for _, weight in weighted])
 
 
-class _Tagged:
-    """Examples that tell which dataset of a mixture they are of."""
+def _brings_heatmaps(source: Examples) -> bool:
+    """Whether its examples do, by the first that can be read."""
+    return next(_usable(source, _evenly(len(source), 64), lambda example: "heatmap" in example))
 
-    def __init__(self, number: int, examples: Examples):
-        self._number, self._examples = number, examples
+
+class _Places:
+    """The places of a dataset's examples, with its number in a mixture; the examples are read where they are made."""
+
+    def __init__(self, number: int, count: int):
+        self._number, self._count = number, count
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return self._count
 
-    def __getitem__(self, index: int) -> tuple[int, dict[str, Any]]:
-        return self._number, self._examples[index]
+    def __getitem__(self, index: int) -> tuple[int, int]:
+        return self._number, int(index)
 
 
 def _maker(dataset: PoseDataset, target: Skeleton, size: int) -> Callable[[dict[str, Any], Change], Sample]:
@@ -229,14 +295,14 @@ def _augmented(example, change, **fixed):
     return make_sample(example, change=change, **fixed)
 
 
-def _drawn(tagged, rng: np.random.Generator, *, make, config):
-    number, example = tagged
-    return make[number](example, draw_change(rng, config))
+def _drawn(place, rng: np.random.Generator, *, makers, config):
+    number, index = place
+    return makers[number](index, draw_change(rng, config))
 
 
-def _shared(index, tagged, *, make, config, seed, batch_size):
-    number, example = tagged
-    return make[number](example, draw_change(np.random.default_rng((seed, index // batch_size)), config))
+def _shared(position, place, *, makers, config, seed, batch_size):
+    number, index = place
+    return makers[number](index, draw_change(np.random.default_rng((seed, position // batch_size)), config))
 
 
 def _converted(sample, *, source, target):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
+from data_pipelines.picture_marks import MARKS, TAIL_BYTES
 from data_pipelines.video import check_not_text
 from fusion_jax.errors import UserError
-
-_MARKS = {"JPEG": (b"\xff\xd8\xff", b"\xff\xd9"), "PNG": (b"\x89PNG\r\n\x1a\n", b"IEND")}
-_TAIL = 4096  # bytes in which the end mark must be; some programs write a little behind it
 
 
 def picture_problem(path: pathlib.Path, kind: str, remedy: str, *, look_at_end: bool = True) -> str | None:
@@ -27,11 +25,11 @@ def picture_problem(path: pathlib.Path, kind: str, remedy: str, *, look_at_end: 
         check_not_text(path)
     except UserError as error:
         return str(error).removeprefix(f"{path} ")
-    begin, mark = _MARKS[kind]
+    begin, mark = MARKS[kind]
     with path.open("rb") as file:
         start = file.read(len(begin))
-        file.seek(max(0, path.stat().st_size - _TAIL))
-        end = file.read(_TAIL) if look_at_end else mark
+        file.seek(max(0, path.stat().st_size - TAIL_BYTES))
+        end = file.read(TAIL_BYTES) if look_at_end else mark
     if start != begin:
         return f"no {kind} (it starts with {start!r}); {remedy}"
     return None if mark in end else f"cut off, it lacks {kind}'s end mark; {remedy}"

@@ -34,6 +34,10 @@ class LiveExamples(Examples, Protocol):
         """New views of the examples at `indices` (B,), each field with B in front."""
         ...
 
+    def part(self, indices: Any, rng: Any, own: slice) -> dict[str, Any]:
+        """The rows `own` of what a batch at `indices` shows, the same whichever part of it is asked for."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class PoseDataset:

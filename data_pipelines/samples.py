@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from data_pipelines.augment import Change, change_image, change_parts, frame_map, pixel_map
+from data_pipelines.picture_marks import lacks_end
 from fusion_jax.body_parts import PARTS
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, root_relative, world_to_camera
@@ -21,11 +22,9 @@ def decode_image(data: bytes, size: int, name: str) -> np.ndarray:
     """RGB (size, size, 3) uint8 of JPEG or PNG bytes.
 
     Raises:
-      UserError: naming the example, where the bytes do not decode or the picture has another size.
+      UserError: naming the example, where the bytes are cut off or do not decode, or the picture has another size.
     """
-    image = _decoded(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{name}: its image does not decode ({len(data)} bytes); prepare the dataset again")
+    image = _decoded(data, cv2.IMREAD_COLOR, f"{name}: its image does not decode")
     if image.shape != (size, size, 3):
         raise UserError(f"{name}: its image is {image.shape}, expected ({size}, {size}, 3)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -35,11 +34,9 @@ def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
     """The label map (size, size) uint8 of body parts of PNG bytes.
 
     Raises:
-      UserError: naming the example, where the bytes do not decode or are no such map.
+      UserError: naming the example, where the bytes are cut off, do not decode or are no such map.
     """
-    parts = _decoded(data, cv2.IMREAD_UNCHANGED)
-    if parts is None:
-        raise UserError(f"{name}: its body parts do not decode ({len(data)} bytes); prepare the dataset again")
+    parts = _decoded(data, cv2.IMREAD_UNCHANGED, f"{name}: its body parts do not decode")
     if parts.shape != (size, size) or parts.dtype != np.uint8 or parts.max() > len(PARTS):
         raise UserError(
             f"{name}: its body parts are {parts.shape} {parts.dtype} up to {parts.max()}, expected ({size}, {size}) "
@@ -48,11 +45,17 @@ def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
     return parts
 
 
-def _decoded(data: bytes, flags: int) -> np.ndarray | None:
-    try:
-        return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:  # a header that claims more pixels than OpenCV admits
-        return None
+def _decoded(data: bytes, flags: int, message: str) -> np.ndarray:
+    kind, picture = lacks_end(data), None
+    if kind is None:
+        try:
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        except cv2.error:  # a header that claims more pixels than OpenCV admits
+            pass
+    if picture is None:
+        why = f", cut off: it lacks {kind}'s end mark" if kind else ""
+        raise UserError(f"{message} ({len(data)} bytes{why}); prepare the dataset again")
+    return picture
 
 
 def example_name(example: Mapping[str, Any]) -> str:
@@ -74,26 +77,49 @@ def camera_pose_mm(example: Mapping[str, Any], skeleton: Skeleton, name: str) ->
     """(pose (J, 3) float32 root-relative in the camera frame, mm; valid (J,) bool), zeros where not valid.
 
     Raises:
-      UserError: wrong joint count, or a joint that is marked valid and is not finite.
+      UserError: wrong joint count, a joint that is marked valid and is not finite, or a camera that is not finite.
     """
-    joints = np.asarray(example["joints_world_mm"], np.float64)
-    valid = np.asarray(example["valid"], bool)
-    if joints.shape != (skeleton.num_joints, 3):
-        raise UserError(f"{name}: joints_world_mm is {joints.shape}, expected ({skeleton.num_joints}, 3)")
+    joints, valid = _known(example, "joints_world_mm", "valid", (skeleton.num_joints, 3), name)
     if not np.isfinite(joints[valid]).all():
         joint = skeleton.joints[int(np.flatnonzero(valid & ~np.isfinite(joints).all(-1))[0])]
         raise UserError(f"{name}: 3D joint {joint} is not finite but marked valid; prepare the dataset again")
     pose = world_to_camera(np.where(valid[:, None], joints, 0), camera_of(example))
     if not valid[list(skeleton.root_indices)].all():
         valid = np.zeros_like(valid)  # without its root a relative pose is unknown
-    return np.where(valid[:, None], root_relative(pose, skeleton.root_indices), 0).astype(np.float32), valid
+    pose = np.where(valid[:, None], root_relative(pose, skeleton.root_indices), 0).astype(np.float32)
+    if not np.isfinite(pose).all():
+        raise UserError(f"{name}: its joints before its camera are not finite; prepare the dataset again")
+    return pose, valid
 
 
-def change_heatmap(heatmap: np.ndarray, change: Change, name: str) -> np.ndarray:
+def _known(
+    example: Mapping[str, Any], joints: str, valid: str, shape: tuple[int, int], name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The fields `joints`, float64 of `shape`, and `valid`, (J,) bool. Raises UserError for other shapes."""
+    values, known = np.asarray(example[joints], np.float64), np.asarray(example[valid], bool)
+    for field, found, expected in ((joints, values.shape, shape), (valid, known.shape, shape[:1])):
+        if found != expected:
+            raise UserError(f"{name}: {field} is {found}, expected {expected}; prepare the dataset again")
+    return values, known
+
+
+def _check_crop(example: Mapping[str, Any], name: str) -> None:
+    """Raises UserError where the crop's box is empty or a size is no number."""
+    box, head = np.asarray(example.get("box", (0, 0, 1)), np.float64), float(example.get("head_size_px", 0))
+    if not (np.isfinite(box).all() and box[-1] > 0):
+        raise UserError(f"{name}: its box {box.tolist()} (left, top, side) is empty; prepare the dataset again")
+    if not 0 <= head < np.inf:
+        raise UserError(f"{name}: head_size_px is {head}, expected a finite number >= 0; prepare the dataset again")
+
+
+def change_heatmap(heatmap: np.ndarray, change: Change, name: str, *, predicted: bool = False) -> np.ndarray:
     """Stored heatmaps (h, w, 16) of `mpii16` after the picture's change, h x w as they were, float32.
 
+    Args:
+      predicted: whether a 2D network of ours made them, which may well have found nobody.
+
     Raises:
-      UserError: other channels, or a value that is not finite.
+      UserError: other channels, a value that is not finite, or zeros alone that nobody predicted.
     """
     layout = skeleton("mpii16")
     heatmap = np.asarray(heatmap, np.float32)
@@ -101,6 +127,8 @@ def change_heatmap(heatmap: np.ndarray, change: Change, name: str) -> np.ndarray
         raise UserError(f"{name}: its heatmap is {heatmap.shape}, expected (h, h, {layout.num_joints})")
     if not np.isfinite(heatmap).all():
         raise UserError(f"{name}: its heatmap holds values that are not finite; prepare the dataset again")
+    if not predicted and not heatmap.any():
+        raise UserError(f"{name}: its heatmap is zero everywhere; prepare the dataset again")
     matrix = pixel_map(change, heatmap.shape[0], heatmap.shape[0])
     if not np.array_equal(matrix, np.eye(3)):  # OpenCV warps at most 4 channels at once
         warped = [cv2.warpAffine(heatmap[..., c], matrix[:2], heatmap.shape[:2]) for c in range(heatmap.shape[2])]
@@ -120,18 +148,22 @@ def make_sample(
     """The arrays of steps.py's batch for one example (without B), after `change`.
 
     Args:
-      example: a dict of schema.pose_features, its picture as bytes.
+      example: a dict of schema.pose_features, its picture as bytes; `heatmap_predicted` beside a `heatmap` of ours.
       source, target: the dataset's and the network's layout; joints are matched by name.
       stored_size, size: side of the stored picture and of the network's input, px.
       change: the augmentation; Change() for none.
       extras: what else the sample is to hold: `parts`, the label map of body parts.
+
+    Raises:
+      UserError: naming the example, where any of it is not what the schema says.
     """
     name = example_name(example)
+    _check_crop(example, name)
     pose, valid = camera_pose_mm(example, source, name)
-    joints2d = np.asarray(example["joints2d_px"], np.float64)
-    valid2d = np.asarray(example["valid2d"], bool)
-    if joints2d.shape != (source.num_joints, 2) or not np.isfinite(joints2d[valid2d]).all():
-        raise UserError(f"{name}: joints2d_px {joints2d.shape} must be finite ({source.num_joints}, 2)")
+    joints2d, valid2d = _known(example, "joints2d_px", "valid2d", (source.num_joints, 2), name)
+    if not np.isfinite(joints2d[valid2d]).all():
+        joint = source.joints[int(np.flatnonzero(valid2d & ~np.isfinite(joints2d).all(-1))[0])]
+        raise UserError(f"{name}: 2D joint {joint} is not finite but marked valid; prepare the dataset again")
     joints2d = apply_affine(pixel_map(change, stored_size, size), np.where(valid2d[:, None], joints2d, 0))
     pose = pose @ frame_map(change).T
     joints2d, pose = convert_joints(joints2d, source, target), convert_joints(pose, source, target)
@@ -142,7 +174,10 @@ def make_sample(
         order = list(target.flip)
         joints2d, pose, valid, valid2d = joints2d[order], pose[order], valid[order], valid2d[order]
     image = decode_image(example["image"], stored_size, name)
-    stored = {"heatmap": change_heatmap(example["heatmap"], change, name)} if "heatmap" in example else {}
+    stored = {}
+    if "heatmap" in example:
+        predicted = bool(example.get("heatmap_predicted", False))
+        stored["heatmap"] = change_heatmap(example["heatmap"], change, name, predicted=predicted)
     if "parts" in extras:
         parts = decode_parts(example.get("parts", b""), stored_size, name)
         stored["parts"] = change_parts(parts, change, size)

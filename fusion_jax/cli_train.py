@@ -130,6 +130,9 @@ class Train:
     """Save and stop once this many steps are done in all; the same command without it goes on."""
     workers: int = 0
     """Processes that prepare batches; 0 for threads."""
+    bad_examples: Literal["stop", "skip"] = "stop"
+    """On a training example that cannot be used (a picture cut off, a joint that is no number, ...): stop names
+    it and ends the run; skip names and counts it, trains on another in its place, and ends where a tenth is bad."""
     profile: int = 0
     """Trace this many steps, once warm, into the work folder's `profile`, for Perfetto or TensorBoard; 0 for none."""
     shard_params: bool = False
@@ -204,6 +207,7 @@ class Train:
             on_nonfinite=self.on_nonfinite,
             stop_after=self.stop_after,
             workers=self.workers,
+            bad_examples=self.bad_examples,
             profile=self.profile,
             shard_params=self.shard_params,
         )

@@ -9,10 +9,10 @@ import pathlib
 import time
 from collections.abc import Sequence
 
-import grain
 import jax
 
-from data_pipelines.loader import pose_statistics, train_iterator
+from data_pipelines.bad_examples import BadExamples, Policy
+from data_pipelines.loader import Batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
@@ -44,7 +44,7 @@ from fusion_jax.workdir_lock import workdir_lock
 
 @dataclasses.dataclass(frozen=True)
 class LoopOptions:
-    """What a run reports and saves, and when; none of it changes the trained network."""
+    """What a run reports and saves, and when; on good data none of it changes the trained network."""
 
     log_every: int = 25
     """Steps between two rows of numbers."""
@@ -64,6 +64,8 @@ class LoopOptions:
     """Save and stop once this many steps are done in all, to be resumed later by the same command."""
     workers: int = 0
     """Processes that prepare batches; 0 for threads of this one."""
+    bad_examples: Policy = "stop"
+    """What to do about a training example that cannot be used: stop, or train on another one in its place."""
     profile: int = 0
     """Trace this many steps, once warm, into the work folder's `profile`; 0 for none."""
     show: bool = True
@@ -79,6 +81,7 @@ class LoopOptions:
         check_field(self.save_timeout_s > 0, "save_timeout_s", self.save_timeout_s, "> 0 s")
         policies = ("stop", "skip")
         check_field(self.on_nonfinite in policies, "on_nonfinite", self.on_nonfinite, " or ".join(policies))
+        check_field(self.bad_examples in ("stop", "skip"), "bad_examples", self.bad_examples, "stop or skip")
         check_field(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after, ">= 1")
 
 
@@ -145,11 +148,12 @@ def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, option
             splits = {*config.train_split.split("+"), "validation"}
             datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
             dataset = datasets[0][0]
-        with contextlib.closing(training_data(config, datasets, next_batch, options.workers)) as data:
+        bad = BadExamples(options.bad_examples)
+        with contextlib.closing(training_data(config, datasets, next_batch, options.workers, bad)) as data:
             checkpoints.tidy()  # only now, and what follows too: a run that cannot begin leaves its folder as it was
             if not resuming and writes():
                 save_run(workdir, config, record, seen)
-            return _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live)
+            return _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir, live)
     finally:
         checkpoints.close()
 
@@ -212,8 +216,12 @@ def initial_state(
 
 
 def training_data(
-    config: Config, datasets: Sequence[tuple[PoseDataset, float]], start: int = 0, workers: int = 0
-) -> grain.DatasetIterator:
+    config: Config,
+    datasets: Sequence[tuple[PoseDataset, float]],
+    start: int = 0,
+    workers: int = 0,
+    bad_examples: BadExamples | None = None,
+) -> Batches:
     """This process's share of the endless training batches, from batch `start` on."""
     return train_iterator(
         datasets,
@@ -227,10 +235,11 @@ def training_data(
         num_workers=workers,
         start=start,
         split=config.train_split,
+        bad_examples=bad_examples,
     )
 
 
-def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, live) -> TrainState:
+def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir, live) -> TrainState:
     step_fn = sharding.jit_train_step(
         mesh, train_step if config.task == "pose" else heatmap_train_step, options.shard_params
     )
@@ -257,6 +266,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
             profile.before(step)
             waited = time.perf_counter()
             host = next(data)
+            bad.tell(progress.event, step)
             # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
             waited = time.perf_counter() - waited if state.step.is_ready() else 0.0
             state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
@@ -268,7 +278,7 @@ def _loop(config, options, mesh, dataset, state, data, checkpoints, workdir, liv
             stop = stop_requested(step)
             last = step == end or stop is not None
             if (step % options.log_every == 0 or last) and (row := window.close(progress)) is not None:
-                progress.row("train", step, row)
+                progress.row("train", step, row | bad.row())
                 for concern in watch.look(row):
                     progress.event("watch", step, {}, concern)
             score = None

@@ -179,7 +179,7 @@ def test_examples_carry_what_the_network_predicts(dataset, folder):
     assert len(examples) == len(dataset.split("test")) == 56
     for index in (0, 31, 32, 55):  # of both batches
         example, plain = examples[index], dataset.split("test")[index]
-        assert example.keys() == plain.keys() | {"heatmap"} and example["image"] == plain["image"]
+        assert example.keys() == plain.keys() | {"heatmap", "heatmap_predicted"} and example["image"] == plain["image"]
         image = decode_image(plain["image"], 16, "")[None]
         heatmap = example["heatmap"]
         assert heatmap.shape == (4, 4, 16) and heatmap.dtype == np.float32

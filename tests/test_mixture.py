@@ -128,7 +128,7 @@ def test_batch_n_of_a_mixture_is_the_same_from_anywhere():
 
 def test_stored_heatmaps_do_not_mix_with_made_ones():
     plain = dataset(LSP, 100, 5, "plain")
-    stored = dataset(LSP, 100, 5, "stored", heatmap=np.zeros((8, 8, 16), np.float32))
+    stored = dataset(LSP, 100, 5, "stored", heatmap=np.ones((8, 8, 16), np.float32))
     assert batches(stored, 1)[0]["heatmap"].shape == (8, 8, 8, 16)
     with pytest.raises(UserError, match="stored brings heatmaps of its own"):
         batches([(plain, 1.0), (stored, 1.0)], 1)
@@ -334,7 +334,7 @@ def test_the_protocol_is_told_what_was_done_otherwise(monkeypatch):
     assert benchmark_of(monkeypatch, opened, strangers).differs == [given]
     seeing = benchmark_of(monkeypatch, opened, strangers, strategy="image")
     assert seeing.differs == [] and seeing.network_input == "16 px crops; nothing else"
-    stored = dataset(LSP, 100, 5, "stored", heatmap=np.zeros((8, 8, 16), np.float32))
+    stored = dataset(LSP, 100, 5, "stored", heatmap=np.ones((8, 8, 16), np.float32))
     told = benchmark_of(monkeypatch, dataclasses.replace(stored, splits={"test": stored.split("train")}), strangers)
     assert told.differs == [] and told.network_input == "16 px crops; heatmaps stored with the data"
 

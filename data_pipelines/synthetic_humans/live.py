@@ -24,6 +24,7 @@ from fusion_jax.geometry import root_relative, world_to_camera
 from fusion_jax.skeletons import skeleton
 
 _SKELETON = skeleton("human36m17")
+_TOGETHER = 128  # views drawn by one generator; fewer at once cost more for each
 
 
 class LiveSplit:
@@ -59,6 +60,21 @@ class LiveSplit:
     def batch(self, indices: Any, rng: np.random.Generator) -> dict[str, Any]:
         """A batch of the poses at `indices` (B,) from random cameras."""
         return self._seen(indices, rng)[0]
+
+    def part(self, indices: Any, rng: np.random.Generator, own: slice) -> dict[str, Any]:
+        """The rows `own` of a new batch of the poses at `indices` (B,): a process draws little beside what it owns.
+
+        Drawn in groups, each by a generator of its own, those of which nothing is owned left out.
+        """
+        starts = range(0, len(indices), _TOGETHER)
+        rngs = [rng] if len(starts) == 1 else [np.random.default_rng(s) for s in rng.integers(2**63, size=len(starts))]
+        parts = []
+        for start, group_rng in zip(starts, rngs, strict=True):
+            rows = slice(max(0, own.start - start), max(0, own.stop - start))
+            group = indices[start : start + _TOGETHER]
+            if rows.start < len(group) and rows.stop > 0:
+                parts.append(jax.tree.map(lambda field, rows=rows: field[rows], self.batch(group, group_rng)))
+        return parts[0] if len(parts) == 1 else jax.tree.map(lambda *fields: np.concatenate(fields), *parts)
 
     def _seen(self, indices: Any, rng: np.random.Generator) -> tuple[dict[str, Any], Views]:
         """`batch`, and the views that it is of."""

@@ -116,7 +116,12 @@ class WorkerBatches(Iterator[dict[str, Any]]):
         self._closed.set()
         if self._thread.is_alive():
             self._thread.join(1.0)  # longer where it waits for a worker, which closing ends
-        self._data.close()
+        if self._failed is None:
+            self._data.close()
+        else:  # Grain may wait for ever for a worker that is gone
+            closing = threading.Thread(target=self._data.close, daemon=True, name="close-workers")
+            closing.start()
+            closing.join(_LAST_WORDS_S)
 
 
 def _died(exitcode: int | None) -> WorkerError:

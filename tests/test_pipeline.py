@@ -228,37 +228,6 @@ def test_training_batches_depend_on_the_seed_alone(dataset):
         assert not np.array_equal(a["pose_mm"], c["pose_mm"])
 
 
-@pytest.mark.parametrize("augment", ["full", "paper"])
-def test_an_iterator_started_anywhere_goes_on_alike(dataset, augment):
-    data = iterator(dataset, augment=AUGMENTATIONS[augment])
-    batches = [next(data) for _ in range(20)]  # past the end of the 56 examples
-    for at in (0, 7, 13, 19):
-        again = iterator(dataset, augment=AUGMENTATIONS[augment], start=at)
-        np.testing.assert_array_equal(next(again)["image"], batches[at]["image"])
-
-
-@pytest.mark.parametrize("augment", ["full", "paper"])
-def test_a_batch_is_the_same_however_many_processes_share_it(dataset, augment):
-    def samples_of(count):
-        options = {"augment": AUGMENTATIONS[augment], "batch_size": 8, "process_count": count, "start": 3}
-        parts = [next(iterator(dataset, process_index=index, **options)) for index in range(count)]
-        return sorted(picture.tobytes() for part in parts for picture in part["image"])
-
-    assert samples_of(1) == samples_of(2) == samples_of(4)
-
-
-def test_processes_share_the_examples(dataset):
-    """Two processes' shards together are one epoch, nothing twice."""
-    seen = []
-    for index in (0, 1):
-        data = iterator(dataset, augment=AUGMENTATIONS["none"], batch_size=8, process_index=index, process_count=2)
-        for _ in range(7):
-            batch = next(data)
-            assert len(batch["image"]) == 4
-            seen += [pose.tobytes() for pose in batch["pose_mm"]]
-    assert len(seen) == len(set(seen)) == 56
-
-
 def test_paper_augmentation_shares_one_crop_in_a_batch(dataset):
     config = dataclasses.replace(AUGMENTATIONS["paper"], crop_probability=1.0)
     plain = {p.tobytes(): p for p in (samples.make_sample(dataset.split("train")[i], H36M, H36M, 16, 16, Change())

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import small
 
+from fusion_jax import sharding
 from fusion_jax import train as train_module
 from fusion_jax.checkpoint import load_run
 from fusion_jax.datasets import open_dataset
@@ -246,10 +247,26 @@ class TestEvaluate:
         actions = [row["mpjpe_mm"] for row in result["per_action"].values()]
         assert np.isclose(np.mean(actions), result["action_mean_mpjpe_mm"])
 
-    def test_batch_size_does_not_matter(self, unbroken, result):
-        """To float rounding: another batch size may add a matrix product's terms in another order."""
-        again = evaluate_run(unbroken[0], batch_size=20)
-        assert np.isclose(again["mpjpe_mm"], result["mpjpe_mm"], rtol=1e-5)
+    @pytest.mark.parametrize(("devices", "batch_size"), [(1, 9), (2, 20), (4, 100)])
+    def test_t20_every_frame_counts_once_for_any_batch_size_and_devices(
+        self, unbroken, result, monkeypatch, devices, batch_size
+    ):
+        """56 frames: last batches of 2, of 16, and one that is more padding than frames; the result is of 4 devices.
+
+        To float rounding: another batch size may add a matrix product's terms in another order.
+        """
+        some = jax.devices()[:devices]
+        monkeypatch.setattr(sharding, "data_mesh", lambda given=None: data_mesh(some if given is None else given))
+        again = evaluate_run(unbroken[0], batch_size=batch_size)
+        assert again["num_frames"] == result["num_frames"] == 56
+
+        def numbers(table):
+            names = ("mpjpe_mm", "pa_mpjpe_mm", "n_mpjpe_mm", "pck_150mm", "auc", "action_mean_mpjpe_mm")
+            rows = [*table["per_action"].values(), *table["per_joint"].values()]
+            counts = [row["num_frames"] for row in table["per_action"].values()]
+            return [table[name] for name in names] + [row["mpjpe_mm"] for row in rows] + counts
+
+        np.testing.assert_allclose(numbers(again), numbers(result), rtol=1e-5)
 
     def test_samples_open_without_pickle(self, unbroken, result):
         with np.load(unbroken[0] / "eval" / "test_samples.npz", allow_pickle=False) as samples:

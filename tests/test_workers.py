@@ -1,5 +1,5 @@
-"""T14: processes and threads that make batches, and what is seen of their end. Each in a program of its own, as Grain's
-workers start new interpreters."""
+"""Processes and threads that make batches, and what is seen of their end. Workers start new interpreters, so what tests
+them is a program of its own."""
 
 import dataclasses
 import os
@@ -36,11 +36,11 @@ class Odd:
     def __getitem__(self, index):
         return (index == 10 and self.act(self.examples[index])) or self.examples[index]
 
-def iterator(act=lambda example: None, **options):
+def iterator(act=lambda example: None, num_workers=2, **options):
     dataset = open_prepared('synthetic_humans', pathlib.Path(sys.argv[1]))
     dataset = dataclasses.replace(dataset, splits={'train': Odd(dataset.split('train'), act)})
     return train_iterator(dataset, target=skeleton('human36m17'), image_size=16, augment=AugmentConfig(), batch_size=4,
-                          seed=0, num_workers=2, **options)
+                          seed=0, num_workers=num_workers, **options)
 
 def workers_of(data):
     next(data)
@@ -71,10 +71,19 @@ def program(tmp_path, body):
     return run.stdout.splitlines()
 
 
-def test_t14_a_killed_worker_is_an_error_with_its_signal(tmp_path):
+def test_t14_workers_make_the_same_batches_as_threads_and_a_killed_one_is_an_error_with_its_signal(tmp_path):
     lines = program(
         tmp_path,
-        "data = iterator()\nos.kill(workers_of(data)[0].pid, signal.SIGKILL)\nuntil_it_fails(data)",
+        "import numpy as np\n"
+        "threads, data = iterator(num_workers=0), iterator()\n"
+        "for _ in range(4): np.testing.assert_array_equal(next(threads)['image'], next(data)['image'])\n"
+        "data.close()\n"
+        "data = iterator(start=4)\n"
+        "np.testing.assert_array_equal(next(threads)['image'], next(data)['image'])\n"
+        "threads.close()\n"
+        "assert 'tensorflow' not in sys.modules\n"
+        "os.kill(workers_of(data)[0].pid, signal.SIGKILL)\n"
+        "until_it_fails(data)",
     )
     assert lines == [
         "WorkerError a process that prepares training data was killed by signal 9 (SIGKILL); most often memory ran "
@@ -109,7 +118,6 @@ def test_t14_workers_that_end_without_a_word_or_stand_still(tmp_path):
         "workers._LAST_WORDS_S = 2.0\n"
         "end = lambda example: multiprocessing.parent_process() is not None and os._exit(0)\n"
         "until_it_fails(iterator(end))\n"
-        "workers._PATIENCE_S = 4.0\n"
         "data = iterator()\n"
         "data._patience_s = 4.0\n"
         "[os.kill(worker.pid, signal.SIGSTOP) for worker in workers_of(data)]\n"

@@ -39,6 +39,7 @@ from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
 from fusion_jax.sharding import state_shardings
 from fusion_jax.state import TrainState, create_state
+from fusion_jax.transfers import any_transfers
 
 _SEEN = "trained_on.json"
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
@@ -237,6 +238,7 @@ class Checkpoints:
         if jax.process_count() > 1:
             barrier("tidied checkpoints")
 
+    @any_transfers  # Orbax fetches arrays in its own way
     def save(
         self,
         step: int,

@@ -25,6 +25,7 @@ from fusion_jax.cost import live_of
 from fusion_jax.optim import FUSION_PARAMETERS
 from fusion_jax.progress import Progress
 from fusion_jax.prune import mixing_weights
+from fusion_jax.transfers import any_transfers
 
 
 class Skipping:
@@ -57,6 +58,7 @@ class Skipping:
         """Whether it is decided anew once `step` steps are done."""
         return self.live is not None and step % self._config.optim.skip_every == 0
 
+    @any_transfers  # a few numbers of the host, through functions that compute on a device
     def decide(self, params: Mapping[str, Any], step: int, progress: Progress) -> None:
         """Takes the layers that `params`, after `step` steps, leave alive; tells `progress` where that is a change."""
         eps = self._config.optim.skip_dead

@@ -34,6 +34,7 @@ from fusion_jax.sweep_plan import Member
 from fusion_jax.sweep_steps import jit_member_step, member_mesh, member_sharding, member_states, padded
 from fusion_jax.train import training_data
 from fusion_jax.training_log import read_log
+from fusion_jax.transfers import any_transfers, explicit_transfers
 
 _KEEP = 2  # the one before the newest is for when that is damaged
 _MEANS = ("loss", "data_loss", "penalty", "grad_norm")
@@ -116,11 +117,13 @@ class SweepGroup:
                 contextlib.closing(training_data(config, self._datasets, start)) as data,
                 Progress(self.folder, start=start, total=config.steps, label=self.label, show=options.show) as progress,
                 stop_requests() as stop_requested,
+                explicit_transfers() as of_program,
             ):
                 timer = _Timer(self.folder / "time.json")
                 window: list[dict[str, jax.Array]] = []
                 for step in range(start + 1, config.steps + 1):
-                    states, measured = self._step(states, lambdas, self._place(next(data)))
+                    with of_program(self._step):
+                        states, measured = self._step(states, lambdas, self._place(next(data)))
                     window.append(measured)
                     progress.step()
                     stop = stop_requested(step)
@@ -143,6 +146,7 @@ class SweepGroup:
                         )
         return self._without_padding(states)
 
+    @any_transfers  # for saving
     def _without_padding(self, states: TrainState) -> TrainState:
         """The members alone: what is saved must not depend on the number of devices."""
         return jax.tree.map(lambda leaf: leaf[: len(self.members)], states)

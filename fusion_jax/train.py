@@ -38,6 +38,7 @@ from fusion_jax.skip_dead import Skipping
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.steps import eval_step, train_step
 from fusion_jax.tables import summarise
+from fusion_jax.transfers import any_transfers, explicit_transfers
 from fusion_jax.window import OnNonfinite, Window
 from fusion_jax.workdir_lock import workdir_lock
 
@@ -259,6 +260,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
         stop_requests(options.log_every) as stop_requested,
         profile,
+        explicit_transfers() as of_program,
     ):
         if live is None and start < end:
             skipping.decide(state.params, start, progress)
@@ -269,7 +271,8 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
             bad.tell(progress.event, step)
             # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
             waited = time.perf_counter() - waited if state.step.is_ready() else 0.0
-            state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
+            with of_program(skipping.network):
+                state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
             state = state.replace(network=whole)
             if (traced := profile.after(step, measured)) and options.show:
                 print(traced)
@@ -306,6 +309,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
     return state
 
 
+@any_transfers  # scores are worked out on the host, through functions that compute on a device
 def _validate(config, options, state, dataset, mesh) -> dict[str, float]:
     pose = config.task == "pose"
     frames = score_split(

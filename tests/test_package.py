@@ -15,7 +15,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
-    {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch"},
+    {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch", "transfers"},
     {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "winograd", "workdir_lock"},
     {"distributed", "interrupt"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},

@@ -58,9 +58,16 @@ def test_same_seed_same_bits_and_another_seed_differs(unbroken, tmp_path):
     assert not np.array_equal(other.params["fusion_1"]["kernel"], unbroken[1].params["fusion_1"]["kernel"])
 
 
-def test_every_program_is_traced_and_compiled_once(tmp_path, caplog):
+def test_t22_every_program_is_traced_and_compiled_once(tmp_path, caplog, monkeypatch):
     """Training, validation with a last batch that is not full, saving, resuming. No other test has this batch size."""
-    config = small.config(steps=4, batch_size=12, strategy="image")
+    config = small.config(steps=6, batch_size=12, strategy="image")
+    compiled, real = [], train_module.Progress.step
+
+    def counted(self):
+        compiled.append(caplog.text.count("Finished XLA compilation"))
+        real(self)
+
+    monkeypatch.setattr(train_module.Progress, "step", counted)
     with jax.log_compiles():
         for stop in (2, None):
             run(tmp_path, config, stop_after=stop, eval_every=2, checkpoint_every=1)
@@ -68,6 +75,32 @@ def test_every_program_is_traced_and_compiled_once(tmp_path, caplog):
         for event in (f"Finished tracing {step} for jit", f"Finished XLA compilation of jit({step})"):
             assert caplog.text.count(event) == 1, (event, caplog.text)
     assert caplog.text.count("Finished XLA compilation of jit(create_state)") <= 1, "a resumed run draws no weights"
+    assert len(compiled) == 6 and compiled[2:] == compiled[2:3] * 4, "by step 3 all of the loop's programs are there"
+    assert caplog.text.count("Finished XLA compilation") == compiled[2], "nor are there others after the last step"
+
+
+def test_t22_an_implicit_transfer_is_an_error_once_the_step_is_compiled(tmp_path, monkeypatch):
+    """In step 1 JAX places the step's constants; from step 2 on a batch left on the host is refused, and so is a
+    number of the host that meets one of the devices; explicit transfers, validation and saving go on as they do."""
+    real, placed = train_module.place_batch, []
+
+    def left_on_the_host(batch, dataset, mesh):
+        placed.append(1)
+        return real(batch, dataset, mesh) | ({"valid": batch["valid"]} if len(placed) in (1, 4) else {})
+
+    monkeypatch.setattr(train_module, "place_batch", left_on_the_host)
+    with pytest.raises(jax.errors.JaxRuntimeError, match=r"Disallowed host-to-device transfer.*bool\[8,17\]"):
+        run(tmp_path, eval_every=2, checkpoint_every=2)
+    assert len(placed) == 4 and (tmp_path / "checkpoints" / "2").is_dir()
+    assert [row["step"] for row in rows(tmp_path) if row["kind"] == "validation"] == [2]
+
+    def computed(self, step, measured):
+        return measured["loss"] * 2.0
+
+    monkeypatch.undo()
+    monkeypatch.setattr(train_module.Profile, "after", computed)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
+        run(tmp_path / "other")
 
 
 @pytest.fixture

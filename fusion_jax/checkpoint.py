@@ -212,6 +212,10 @@ class Checkpoints:
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
         return None if step < 0 else step
 
+    def newest(self, at_most: int) -> int | None:
+        """The newest sound checkpoint of at most that step, None where there is none. For one process."""
+        return next((step for step in reversed(self.steps) if step <= at_most and self._is_sound(step)), None)
+
     @property
     def best_step(self) -> int | None:
         """The step of the sound checkpoint with the lowest error on people held out; None where none was scored."""
@@ -396,10 +400,9 @@ class Checkpoints:
         next_batch = from_json(int, self._data(step).get("next_batch"), f"{folder}, data: next_batch")
         return state.replace(**fields), next_batch
 
-    def live_layers(self) -> LiveLayers | None:
-        """The `live` that the newest checkpoint was saved with. Raises UserError where it cannot be read."""
-        step = self.latest_step
-        data = {} if step is None else self._data(step)
+    def live_layers(self, step: int) -> LiveLayers | None:
+        """The `live` that a checkpoint was saved with. Raises UserError where it cannot be read."""
+        data = self._data(step)
         return from_json(LiveLayers, data["live"], f"{self.folder / str(step)}, data: live") if "live" in data else None
 
     def _chosen(self, step: int | None) -> int:
@@ -460,7 +463,8 @@ class Checkpoints:
 
     def _failure(self, error: BaseException) -> CheckpointError:
         """The error of a write that failed, whose remains are removed: they may be what fills the disk."""
-        final, self._failed_before = self._failed_before, True
+        # Several processes save together or not at all, and the others do not know that this one would try again.
+        final, self._failed_before = self._failed_before or jax.process_count() > 1, True
         path = self.folder / str(self._writing)
         self._scores.pop(self._writing or 0, None)
         self._writing = None

@@ -15,6 +15,7 @@ from fusion_jax.cli_analyze import Analyze
 from fusion_jax.cli_predict import ImportHourglass, ImportRelease, Predict
 from fusion_jax.cli_prepare import CheckData, Prepare
 from fusion_jax.cli_prune import Prune
+from fusion_jax.cli_replay import Replay
 from fusion_jax.cli_sweep import Sweep
 from fusion_jax.cli_train import Train
 from fusion_jax.compile_cache import use_compilation_cache
@@ -145,6 +146,7 @@ def main(args: list[str] | None = None) -> int:
         | Prune
         | Analyze
         | Report
+        | Replay
         | Predict
         | ImportHourglass
         | ImportRelease

@@ -6,7 +6,7 @@ Figures are made without pyplot, so that no global state, window or style of the
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,24 @@ def pixels_png(image: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     imsave(buffer, image, format="png", metadata=_NO_METADATA)
     return buffer.getvalue()
+
+
+def batch_figure(image: np.ndarray, framed: Collection[int] = ()) -> Figure:
+    """A batch's pictures (B, H, W, 3) uint8, numbered from 0, with a frame around some of them."""
+    columns = min(8, len(image))
+    rows = -(-len(image) // columns)
+    figure = Figure(figsize=(1.3 * columns, 1.5 * rows), layout="constrained")
+    for number, axis in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axis.set_xticks([]), axis.set_yticks([])
+        if number >= len(image):
+            axis.set_axis_off()
+            continue
+        axis.imshow(image[number], interpolation="nearest")
+        color, width = ("#d55e00", 4) if number in framed else ("#4d4d4d", 0.5)
+        axis.set_title(str(number), fontsize=9, color=color)
+        for spine in axis.spines.values():
+            spine.set(color=color, linewidth=width)
+    return figure
 
 
 def learning_curves(

@@ -59,7 +59,7 @@ class Skipping:
         return self.live is not None and step % self._config.optim.skip_every == 0
 
     @any_transfers  # a few numbers of the host, through functions that compute on a device
-    def decide(self, params: Mapping[str, Any], step: int, progress: Progress) -> None:
+    def decide(self, params: Mapping[str, Any], step: int, progress: Progress | None = None) -> None:
         """Takes the layers that `params`, after `step` steps, leave alive; tells `progress` where that is a change."""
         eps = self._config.optim.skip_dead
         if eps is None:
@@ -68,7 +68,8 @@ class Skipping:
         live = fusion.live_layers(mixing_weights(self._config, host), eps)
         if live != self.live:
             self._take(live)
-            progress.event("skip", step, dataclasses.asdict(live), self._words(live))
+            if progress is not None:
+                progress.event("skip", step, dataclasses.asdict(live), self._words(live))
 
     def _words(self, live: fusion.LiveLayers) -> str:
         whole = live_of(self._config.fusion)

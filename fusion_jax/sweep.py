@@ -32,6 +32,7 @@ from fusion_jax.leakage import Seen, check_test
 from fusion_jax.prune import alive, mixing_weights
 from fusion_jax.records import differences, read_json, to_json, write_json, write_text
 from fusion_jax.scoring import score_split
+from fusion_jax.start import open_training_data
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.stream_correlation import correlate_streams
 from fusion_jax.stream_usage import Frames, choose_rows
@@ -40,7 +41,6 @@ from fusion_jax.sweep_plan import LEARNED, Member, groups
 from fusion_jax.sweep_result import MemberResult, NetworkCost, RSquared, read_result, write_result
 from fusion_jax.switched import lone_state
 from fusion_jax.tables import summarise
-from fusion_jax.train import open_training_data
 
 EPS = 1e-3
 """Weights so near to 0 or 1 count as 0 or 1 when a member's live layers are counted."""

@@ -29,10 +29,10 @@ from fusion_jax.progress import Progress
 from fusion_jax.records import read_json, write_json
 from fusion_jax.scoring import place_batch
 from fusion_jax.skeletons import skeleton
+from fusion_jax.start import training_data
 from fusion_jax.state import TrainState
 from fusion_jax.sweep_plan import Member
 from fusion_jax.sweep_steps import jit_member_step, member_mesh, member_sharding, member_states, padded
-from fusion_jax.train import training_data
 from fusion_jax.training_log import read_log
 from fusion_jax.transfers import any_transfers, explicit_transfers
 

@@ -1,4 +1,4 @@
-"""The training loop, and nothing else: what a step computes is in steps.py, what a batch holds in loader.py."""
+"""The training loop, and nothing else: what a step computes is in steps.py, what comes before the first in start.py."""
 
 from __future__ import annotations
 
@@ -7,83 +7,29 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
 
-import jax
-
-from data_pipelines.bad_examples import BadExamples, Policy
-from data_pipelines.loader import Batches, pose_statistics, train_iterator
-from data_pipelines.prepared import PoseDataset
+from data_pipelines.bad_examples import BadExamples
+from data_pipelines.loader import Batches
 from fusion_jax import sharding
-from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
 from fusion_jax.config import Config
-from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
-from fusion_jax.distributed import check_agreed, writes
-from fusion_jax.errors import TrainingInterruptedError, UserError, check_field
+from fusion_jax.distributed import writes
+from fusion_jax.errors import TrainingInterruptedError
 from fusion_jax.fusion_watch import FusionWatch
-from fusion_jax.heatmap_cache import with_cache
-from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
 from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
-from fusion_jax.init_from import adopt_live, init_from
 from fusion_jax.interrupt import stop_requests
-from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.profiling import Profile
 from fusion_jax.progress import Progress
-from fusion_jax.records import to_json
 from fusion_jax.scoring import example_labels, loaded_size, place_batch, score_split
 from fusion_jax.skeletons import skeleton
 from fusion_jax.skip_dead import Skipping
-from fusion_jax.state import TrainState, create_state
+from fusion_jax.start import LoopOptions, Ready, ready, training_data
+from fusion_jax.state import TrainState
 from fusion_jax.steps import eval_step, train_step
 from fusion_jax.tables import summarise
 from fusion_jax.transfers import any_transfers, explicit_transfers
-from fusion_jax.window import OnNonfinite, Window
+from fusion_jax.window import Window
 from fusion_jax.workdir_lock import workdir_lock
-
-
-@dataclasses.dataclass(frozen=True)
-class LoopOptions:
-    """What a run reports and saves, and when; on good data none of it changes the trained network."""
-
-    log_every: int = 25
-    """Steps between two rows of numbers."""
-    eval_every: int = 500
-    """Steps between two evaluations on people held out of training; 0 for none."""
-    eval_frames: int = 1000
-    """At most this many frames in such an evaluation."""
-    checkpoint_every: int = 500
-    """Steps between two checkpoints; the last step is always saved, and every one that is best on people held out."""
-    keep: int = 3
-    """So many newest checkpoints stay, and the best."""
-    save_timeout_s: float = 1200.0
-    """A checkpoint that is not written after this time counts as hung, and ends the run."""
-    on_nonfinite: OnNonfinite = "stop"
-    """What to do about a step whose loss or gradient is not finite, from which nothing is learned: stop, or skip it."""
-    stop_after: int | None = None
-    """Save and stop once this many steps are done in all, to be resumed later by the same command."""
-    workers: int = 0
-    """Processes that prepare batches; 0 for threads of this one."""
-    bad_examples: Policy = "stop"
-    """What to do about a training example that cannot be used: stop, or train on another one in its place."""
-    profile: int = 0
-    """Trace this many steps, once warm, into the work folder's `profile`; 0 for none."""
-    show: bool = True
-    """Progress on the terminal."""
-    shard_params: bool = False
-    """Split large parameters and Adam's moments over all devices; if not, every device has all of them."""
-
-    def __post_init__(self):
-        for name in ("log_every", "checkpoint_every", "eval_frames", "keep"):
-            check_field(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
-        for name in ("eval_every", "workers", "profile"):
-            check_field(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        check_field(self.save_timeout_s > 0, "save_timeout_s", self.save_timeout_s, "> 0 s")
-        policies = ("stop", "skip")
-        check_field(self.on_nonfinite in policies, "on_nonfinite", self.on_nonfinite, " or ".join(policies))
-        check_field(self.bad_examples in ("stop", "skip"), "bad_examples", self.bad_examples, "stop or skip")
-        check_field(self.stop_after is None or self.stop_after >= 1, "stop_after", self.stop_after, ">= 1")
 
 
 def train(
@@ -102,145 +48,18 @@ def train(
     """
     options = options or LoopOptions()
     options = dataclasses.replace(options, show=options.show and writes())
-    with workdir_lock(workdir) if writes() else contextlib.nullcontext():
-        return _train(config, data_dir, workdir, options)
-
-
-def _train(config: Config, data_dir: pathlib.Path, workdir: pathlib.Path, options: LoopOptions) -> TrainState:
-    mesh = sharding.data_mesh()
-    datasets, record = open_training_data(config, data_dir)
-    dataset = datasets[0][0]
-    start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
-    config = adopt_live(dataclasses.replace(config, dataset=record.name, init_from=start_from), workdir)
-    config, net = _with_heatmap_net(config, mesh)
-    checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s)
-    try:
-        begun = {"dataset": record.fingerprint, "newest checkpoint": checkpoints.latest_step}
-        told = dataclasses.asdict(dataclasses.replace(options, show=True))
-        check_agreed({"config": to_json(config), **begun, **told})  # now all have looked at the folder: one may write
-        resuming = checkpoints.latest_step is not None
-        if resuming:
-            check_run(workdir, config, record)
-        seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
-        seen += [part for part in (net.seen if net else []) if part not in seen]
-        if resuming:
-            shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
-            state, next_batch = checkpoints.restore(shapes, mesh, options.shard_params)
-            live = checkpoints.live_layers()
-            seen = _seen_before(workdir, config, seen)
-        else:
-            whole = net is not None or start_from is not None  # to take other weights over
-            state = initial_state(config, dataset, mesh, options.shard_params and not whole)
-            next_batch, live = 0, None
-            if net is not None and config.heatmaps.in_step:
-                state = place_heatmap_net(state, net)
-            if start_from is not None:
-                state, before = init_from(state, config, pathlib.Path(start_from), mesh, options.show)
-                seen += before
-            if whole:
-                state = jax.device_put(state, sharding.state_shardings(mesh, state, options.shard_params))
-        kept_out = [s for s in ("validation", "test") if s in dataset.splits and s not in config.train_split.split("+")]
-        for split in kept_out:
-            check_test(seen, dataset, split)
-        for doubt in dict.fromkeys(unknown_overlap(seen, dataset, split) for split in kept_out):
-            if doubt and options.show:
-                print(f"warning: {doubt}")
-        if net is not None and not config.heatmaps.in_step:  # only now: predicting a whole dataset may take hours
-            splits = {*config.train_split.split("+"), "validation"}
-            datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
-            dataset = datasets[0][0]
+    with (
+        workdir_lock(workdir) if writes() else contextlib.nullcontext(),
+        ready(config, data_dir, workdir, options) as run,
+    ):
         bad = BadExamples(options.bad_examples)
-        with contextlib.closing(training_data(config, datasets, next_batch, options.workers, bad)) as data:
-            checkpoints.tidy()  # only now, and what follows too: a run that cannot begin leaves its folder as it was
-            if not resuming and writes():
-                save_run(workdir, config, record, seen)
-            return _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir, live)
-    finally:
-        checkpoints.close()
+        with contextlib.closing(training_data(run.config, run.datasets, run.next_batch, options.workers, bad)) as data:
+            run.claim(workdir)
+            return _loop(run, options, data, bad, workdir)
 
 
-def open_training_data(config: Config, data_dir: pathlib.Path) -> tuple[list[tuple[PoseDataset, float]], DatasetRecord]:
-    """(a run's datasets with their weights, which they are). Raises UserError where they cannot train this network."""
-    mixture = open_mixture(config.dataset, data_dir, loaded_size(config), config.drawn_by)
-    datasets = [(dataset.with_extras(batch_extras(config)), weight) for dataset, weight in mixture]
-    opened = [dataset for dataset, _ in datasets]
-    check_splits(opened)
-    pose = config.task == "pose"
-    joints2d = not pose or config.heatmaps.source == "noisy"
-    layout = skeleton(config.inputs.skeleton)
-    check_trainable(opened, layout, config.train_split, poses=pose, joints2d=joints2d)
-    prints = "+".join(dataset.fingerprint for dataset in opened)
-    return datasets, DatasetRecord(mixture_name(datasets), str(pathlib.Path(data_dir).absolute()), prints)
-
-
-def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh) -> tuple[Config, OpenNet | None]:
-    """The config with the digest of its 2D network's weights, and that network, where one predicts the heatmaps."""
-    if config.heatmaps.source != "predicted":
-        return config, None
-    if config.heatmaps.net is None:
-        raise UserError("heatmaps 'predicted' need the 2D network that predicts them: --heatmap-workdir RUN")
-    opened = reopen_heatmap_net(config.heatmaps.net, mesh)
-    config = dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=opened.net))
-    check_net_fits(config, opened)
-    return config, opened
-
-
-def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> list[Seen]:
-    """What a run that is resumed says it was trained on; `seen`, written down, where it did not say yet."""
-    if has_seen(workdir):
-        return load_seen(workdir)
-    if config.init_from is not None:
-        raise UserError(
-            f"{workdir / 'trained_on.json'} is missing and cannot be written again: whom {config.init_from} had been "
-            "trained on when this run started from it is not known; start this run anew in another --workdir"
-        )
-    if writes():
-        save_seen(workdir, seen)
-    return seen
-
-
-def initial_state(
-    config: Config, dataset: PoseDataset, mesh: jax.sharding.Mesh, shard_params: bool = False
-) -> TrainState:
-    """The state before the first step, made on the mesh, a pose's output scaled by the dataset's training poses.
-
-    With `shard_params` each device draws its own part: the whole need not fit on one.
-    """
-    learns_poses = config.task == "pose"
-    mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton)) if learns_poses else (None, None)
-    # Optimising a program that draws numbers once takes longer than it saves; the numbers are the same.
-    quick = {"xla_backend_optimization_level": 1} if mesh.devices.flat[0].platform == "cpu" else None
-    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
-    places = sharding.state_shardings(mesh, shapes, True) if shard_params else sharding.replicated(mesh)
-    create = jax.jit(create_state, static_argnums=0, out_shardings=places, compiler_options=quick)
-    return create(config, jax.random.key(config.seed), mean, std)
-
-
-def training_data(
-    config: Config,
-    datasets: Sequence[tuple[PoseDataset, float]],
-    start: int = 0,
-    workers: int = 0,
-    bad_examples: BadExamples | None = None,
-) -> Batches:
-    """This process's share of the endless training batches, from batch `start` on."""
-    return train_iterator(
-        datasets,
-        target=skeleton(config.inputs.skeleton),
-        image_size=loaded_size(config),
-        augment=config.augment,
-        batch_size=config.batch_size,
-        seed=config.drawn_by,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        num_workers=workers,
-        start=start,
-        split=config.train_split,
-        bad_examples=bad_examples,
-    )
-
-
-def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir, live) -> TrainState:
+def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, workdir: pathlib.Path) -> TrainState:
+    config, mesh, dataset, state, checkpoints = run.config, run.mesh, run.dataset, run.state, run.checkpoints
     step_fn = sharding.jit_train_step(
         mesh, train_step if config.task == "pose" else heatmap_train_step, options.shard_params
     )
@@ -254,7 +73,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
     profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile if writes() else 0)
     window = Window(options.log_every, config.batch_size, workdir, options.on_nonfinite)
     watch = FusionWatch(config.fusion.alpha_init if config.task == "pose" else 1.0)
-    whole, skipping = state.network, Skipping(config, state.network, live)  # all but the step itself see it whole
+    whole, skipping = state.network, Skipping(config, state.network, run.live)  # all but the step itself see it whole
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
     with (
         Progress(workdir, start=start, total=config.steps, label=label, show=options.show) as progress,
@@ -262,7 +81,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
         profile,
         explicit_transfers() as of_program,
     ):
-        if live is None and start < end:
+        if run.live is None and start < end:
             skipping.decide(state.params, start, progress)
         for step in range(start + 1, end + 1):
             profile.before(step)
@@ -270,7 +89,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
             host = next(data)
             bad.tell(progress.event, step)
             # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
-            waited = time.perf_counter() - waited if state.step.is_ready() else 0.0
+            waited = time.perf_counter() - waited if state.step.is_ready() else 0.0  # type: ignore[attr-defined]
             with of_program(skipping.network):
                 state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
             state = state.replace(network=whole)
@@ -286,7 +105,7 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
                     progress.event("watch", step, {}, concern)
             score = None
             if eval_every and (step % eval_every == 0 or step == config.steps):
-                scores = _validate(config, options, state, dataset, mesh)
+                scores = _validate(run, options, state)
                 progress.row("validation", step, scores)
                 score = scores.get("mpjpe_mm" if config.task == "pose" else "joint_error_px")
                 window.restart_clock()
@@ -310,14 +129,15 @@ def _loop(config, options, mesh, dataset, state, data, bad, checkpoints, workdir
 
 
 @any_transfers  # scores are worked out on the host, through functions that compute on a device
-def _validate(config, options, state, dataset, mesh) -> dict[str, float]:
+def _validate(run: Ready, options: LoopOptions, state: TrainState) -> dict[str, float]:
+    config, dataset = run.config, run.dataset
     pose = config.task == "pose"
     frames = score_split(
         config,
         state,
         dataset,
         "validation",
-        mesh,
+        run.mesh,
         step=eval_step if pose else heatmap_eval_step,
         batch_size=config.batch_size,
         limit=options.eval_frames,

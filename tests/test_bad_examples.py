@@ -18,7 +18,7 @@ from data_pipelines.bad_examples import BadExamples, replacements
 from data_pipelines.loader import eval_batches, has_joints2d, has_poses, pose_statistics, train_iterator
 from data_pipelines.prepared import open_prepared
 from data_pipelines.samples import make_sample
-from fusion_jax import train as train_module
+from fusion_jax import start as start_module
 from fusion_jax.augmentation import AUGMENTATIONS
 from fusion_jax.errors import UserError
 from fusion_jax.skeletons import skeleton
@@ -275,12 +275,12 @@ def test_t19_a_bad_example_does_not_keep_a_run_from_beginning(dataset):
 
 
 def test_t19_train_stops_or_skips_and_writes_the_count(tmp_path, monkeypatch, capfd):
-    real = train_module.open_mixture
+    real = start_module.open_mixture
 
     def opened(*args):
         return [(harmed(opened, 2, 30), weight) for opened, weight in real(*args)]
 
-    monkeypatch.setattr(train_module, "open_mixture", opened)
+    monkeypatch.setattr(start_module, "open_mixture", opened)
     config = small.config(steps=8, strategy="image")
     options = LoopOptions(log_every=2, eval_every=0, checkpoint_every=100)
 

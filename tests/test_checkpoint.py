@@ -192,8 +192,6 @@ def events(workdir, kind):
 
 def slow_steps(monkeypatch):
     """Steps that take their time: a background write has failed before the next one begins."""
-    from fusion_jax import train as train_module
-
     real = Checkpoints.poll
 
     def poll(self):
@@ -202,7 +200,7 @@ def slow_steps(monkeypatch):
             thread.join() if thread else None
         return real(self)
 
-    monkeypatch.setattr(train_module.Checkpoints, "poll", poll)
+    monkeypatch.setattr(Checkpoints, "poll", poll)
 
 
 def test_t05_a_writer_that_fails_is_told_at_the_next_step_and_tried_again(tmp_path, config, monkeypatch):

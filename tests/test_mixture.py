@@ -27,7 +27,8 @@ from fusion_jax.leakage import Seen
 from fusion_jax.prepare import prepare_synthetic_humans
 from fusion_jax.protocols import PROTOCOLS
 from fusion_jax.skeletons import convert_joints, skeleton
-from fusion_jax.train import LoopOptions, train, training_data
+from fusion_jax.start import training_data
+from fusion_jax.train import LoopOptions, train
 
 H36M, LSP = skeleton("human36m17"), skeleton("lsp14")
 QUIET = LoopOptions(show=False, eval_every=0)

@@ -43,6 +43,7 @@ LAYERS = (
     {"scoring", "heatmap_feed"},
     {"release_protocol"},
     {"prune_text", "heatmap_cache", "stream_usage", "stream_correlation"},
+    {"start"},
     {"fed_data"},
     {"pictures", "pose_pictures", "analysis_pictures", "report_page"},
     {
@@ -57,7 +58,7 @@ LAYERS = (
     {"sweep_stats", "prune_proof"},
     {"sweep_pictures"},
     {"train", "report", "sweep_report"},
-    {"evaluate", "evaluate_heatmaps", "prune_run", "analyze", "sweep_group"},
+    {"evaluate", "evaluate_heatmaps", "prune_run", "analyze", "sweep_group", "replay"},
     {"sweep"},
     {"network_pair"},
     {"predictor"},
@@ -65,7 +66,7 @@ LAYERS = (
     {"predict"},
     {"demo_photos"},
     {"demo", "cli_prepare"},
-    {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune"},
+    {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune", "cli_replay"},
     {"cli"},
     {"__main__"},
 )

@@ -15,6 +15,7 @@ import pytest
 import small
 
 from fusion_jax import sharding
+from fusion_jax import start as start_module
 from fusion_jax import train as train_module
 from fusion_jax.checkpoint import load_run
 from fusion_jax.datasets import open_dataset
@@ -116,7 +117,7 @@ def as_users_compile():
 def test_the_first_state_is_drawn_alike_however_little_its_program_is_optimised():
     config = small.config(strategy="image")
     dataset = open_dataset("synthetic_humans", small.data_dir(), small.SIZE)
-    quick = train_module.initial_state(config, dataset, data_mesh())
+    quick = start_module.initial_state(config, dataset, data_mesh())
     scale = quick.constants["pose_mean_mm"], quick.constants["pose_std_mm"]
     assert_same(quick, jax.jit(create_state, static_argnums=0)(config, jax.random.key(config.seed), *scale))
 
@@ -172,12 +173,12 @@ def test_another_config_in_the_same_folder_is_refused(unbroken):
 
 
 def test_other_data_in_the_same_folder_is_refused(unbroken, monkeypatch):
-    real = train_module.open_mixture
+    real = start_module.open_mixture
 
     def changed(*args):
         return [(dataclasses.replace(opened, fingerprint="changed"), weight) for opened, weight in real(*args)]
 
-    monkeypatch.setattr(train_module, "open_mixture", changed)
+    monkeypatch.setattr(start_module, "open_mixture", changed)
     with pytest.raises(UserError, match='another dataset: fingerprint: .* -> "changed"'):
         run(unbroken[0])
 
@@ -206,7 +207,7 @@ def test_a_run_that_never_saved_leaves_its_folder_free(tmp_path, monkeypatch):
         raise UserError("no such data")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "initial_state", broken)
+        patch.setattr(start_module, "initial_state", broken)
         with pytest.raises(UserError, match="no such data"):
             run(tmp_path, small.config(seed=5))
     assert int(run(tmp_path, small.config(seed=6, steps=1)).step) == 1

@@ -119,8 +119,8 @@ def test_t14_workers_that_end_without_a_word_or_stand_still(tmp_path):
         "end = lambda example: multiprocessing.parent_process() is not None and os._exit(0)\n"
         "until_it_fails(iterator(end))\n"
         "data = iterator()\n"
-        "data._patience_s = 4.0\n"
         "[os.kill(worker.pid, signal.SIGSTOP) for worker in workers_of(data)]\n"
+        "data._patience_s = 4.0\n"
         "until_it_fails(data)",
     )
     assert lines[0].startswith("WorkerError a process that prepares training data ended with exit code 0;")

@@ -26,7 +26,9 @@ _NAME = "grain-process-prefetch"  # how Grain calls its processes
 
 
 class WorkerError(UserError):
-    """A process that prepares batches ended, or brought none for too long."""
+    """A process that prepares batches ended, or brought none for too long. Exit code 6."""
+
+    exit_code = 6
 
 
 class WorkerBatches(Iterator[dict[str, Any]]):

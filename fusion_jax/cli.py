@@ -130,8 +130,8 @@ class Demo:
 def main(args: list[str] | None = None) -> int:
     """Runs a sub-command; returns the exit code.
 
-    0 done; 2 bad input; 3 diverged; 4 a checkpoint could not be written; 75 stopped by SIGTERM and saved, start it
-    again; 130 stopped by Ctrl-C.
+    0 done; 2 bad input; 3 diverged; 4 a checkpoint could not be written; 5 another process of the run failed; 6 a
+    process that prepares data ended; 75 stopped by SIGTERM and saved, start it again; 130 stopped by Ctrl-C.
 
     `check-data`, `predict` and `prune` also give 1: data is incomplete; an input could not be done; no layer is dead.
     Without `args`, as the program itself and not as a function of another one, it also keeps what JAX compiles.

@@ -22,8 +22,9 @@ class Train:
 
     fusion-jax train --task heatmaps --dataset synthetic_humans --data-dir data --workdir runs/hourglass
 
-    Exit codes: 0 done; 2 bad input; 3 loss or gradient not finite; 4 a checkpoint could not be written; 75 stopped by
-    SIGTERM and saved, start it again; 130 stopped by Ctrl-C and saved.
+    Exit codes: 0 done; 2 bad input; 3 loss or gradient not finite; 4 a checkpoint could not be written; 5 another
+    process of a --distributed run failed; 6 a process that prepares data ended; 75 stopped by SIGTERM and saved, start
+    it again; 130 stopped by Ctrl-C and saved.
 
     The work folder gets config.json, metrics.jsonl, TensorBoard files and checkpoints. The same command continues
     after a stop or a kill, at the exact example; another config in the same folder is refused.

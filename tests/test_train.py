@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,11 +14,12 @@ import jax
 import numpy as np
 import pytest
 import small
+import small_hourglass
 
 from fusion_jax import sharding
 from fusion_jax import start as start_module
 from fusion_jax import train as train_module
-from fusion_jax.checkpoint import load_run
+from fusion_jax.checkpoint import DatasetRecord, check_run, load_run, save_run
 from fusion_jax.datasets import open_dataset
 from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.evaluate import evaluate_run
@@ -123,7 +125,8 @@ def test_the_first_state_is_drawn_alike_however_little_its_program_is_optimised(
 
 
 @pytest.mark.parametrize("stop", [1, 3, 5])
-def test_stopped_and_resumed_ends_bit_for_bit_where_unbroken_does(unbroken, tmp_path, stop):
+def test_t01_stopped_and_resumed_ends_bit_for_bit_where_unbroken_does(unbroken, tmp_path, stop):
+    """Parameters, optimiser, alpha, beta, key and step, with dropout and augmentation on; a kill's is test_t02."""
     half = run(tmp_path, stop_after=stop)
     assert int(half.step) == stop
     assert_same(run(tmp_path), unbroken[1])
@@ -161,6 +164,33 @@ def test_a_trace_of_steps_changes_nothing_and_is_where_it_says(unbroken, tmp_pat
     assert list((tmp_path / "profile").rglob("perfetto_trace.json.gz")) and list(tmp_path.rglob("*.xplane.pb"))
     with pytest.raises(UserError, match="--profile 4 traces steps 4 to 7.* ends at step 6"):
         run(tmp_path / "short", profile=4)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"strategy": "image"}, {"strategy": "heatmap"}, 'network.strategy: "image" -> "heatmap"'),
+        ({"strategy": "fixed", "beta": 1.0}, {"strategy": "fixed", "beta": 2.0}, "network.beta: 1.0 -> 2.0"),
+        ({"skeleton": "human36m17"}, {"skeleton": "lsp14"}, 'inputs.skeleton: "human36m17" -> "lsp14"'),
+        ({"steps": 6}, {"steps": 7}, "steps: 6 -> 7"),
+    ],
+)
+def test_t12_another_fusion_or_other_joints_are_refused_with_both_values(tmp_path, old, new, words):
+    """Before any weights are read or drawn."""
+    before, after = (small.config(**fields) for fields in (old, new))
+    dataset = open_dataset("synthetic_humans", small.data_dir(), small.SIZE)
+    record = DatasetRecord("synthetic_humans", str(small.data_dir()), dataset.fingerprint)
+    save_run(tmp_path, before, record, [])
+    with pytest.raises(UserError, match=f"{re.escape(words)}.*another --workdir"):
+        check_run(tmp_path, after, record)
+
+
+def test_t12_another_number_of_stacks_is_refused_with_both_values(tmp_path):
+    before, after = (small_hourglass.config(stacks=n) for n in (1, 2))
+    record = DatasetRecord("synthetic_humans", str(small.data_dir()), "")
+    save_run(tmp_path, before, record, [])
+    with pytest.raises(UserError, match="network.stacks: 1 -> 2"):
+        check_run(tmp_path, after, record)
 
 
 def test_another_config_in_the_same_folder_is_refused(unbroken):
@@ -340,13 +370,17 @@ class TestEvaluate:
             evaluate_run(unbroken[0], split="val")
 
 
-def test_sigterm_saves_the_current_step_and_the_next_call_goes_on(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_t03_a_signal_saves_the_current_step_and_the_next_call_goes_on(tmp_path, number, code):
     script = (
         "import sys, pathlib; sys.path[:0] = sys.argv[1:3]\n"
         "import small; import fusion_jax.train as t\n"
         "small.data_dir = lambda: pathlib.Path(sys.argv[3])\n"
-        "config = small.config(steps=100000)\n"
-        "t.train(config, small.data_dir(), pathlib.Path(sys.argv[4]), t.LoopOptions(log_every=1, eval_every=0))\n"
+        "from fusion_jax import cli, cli_train\n"
+        "config, workdir = small.config(steps=100000, strategy='image'), pathlib.Path(sys.argv[4])\n"
+        "options = t.LoopOptions(log_every=1, eval_every=0)\n"
+        "cli_train.Train.run = lambda self: t.train(config, small.data_dir(), workdir, options)\n"
+        "sys.exit(cli.main(['train']))\n"
     )
     args = [sys.executable, "-c", script, ROOT, ROOT / "tests", small.data_dir(), tmp_path]
     process = subprocess.Popen(args, stderr=subprocess.PIPE, text=True, cwd=ROOT)
@@ -355,8 +389,9 @@ def test_sigterm_saves_the_current_step_and_the_next_call_goes_on(tmp_path):
     while not (log.exists() and log.read_text().count("\n") > 2):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1]
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     message = process.communicate(timeout=60)[1]
-    assert process.returncode != 0 and "saved at step" in message
+    assert process.returncode == code and "saved at step" in message and "Traceback" not in message
     step = int(message.split("saved at step ")[1].split()[0])
-    assert (tmp_path / "checkpoints" / str(step)).is_dir() and rows(tmp_path)[-1]["step"] == step
+    saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert saved == [str(step)] and rows(tmp_path)[-1]["step"] == step

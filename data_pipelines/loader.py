@@ -104,7 +104,8 @@ def train_iterator(
         else:
             drawn_by = {"seed": seed} if len(weighted) > 1 else {}  # a mixture has no one seed to draw from
             data = data.random_map(functools.partial(_drawn, makers=makers, config=augment), **drawn_by)
-        batches = data.batch(local)[share]
+        # Not all of sys.maxsize: Grain counts the batches in floats, which gives one too many if they are of one.
+        batches = data[: 2**60].batch(local)[share]
     stream = batches[start:].to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=16))
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse

@@ -32,7 +32,7 @@ from jax.experimental import multihost_utils
 from fusion_jax import checksums
 from fusion_jax.card import card, check_card
 from fusion_jax.config import Config
-from fusion_jax.distributed import barrier, writes
+from fusion_jax.distributed import writes
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.leakage import Seen, seen_from_json
@@ -240,7 +240,7 @@ class Checkpoints:
                 aside.rmtree(missing_ok=True)
                 path.rename(aside)
         if jax.process_count() > 1:
-            barrier("tidied checkpoints")
+            multihost_utils.sync_global_devices("tidied checkpoints")
 
     @any_transfers  # Orbax fetches arrays in its own way
     def save(

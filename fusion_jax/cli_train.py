@@ -6,7 +6,7 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from fusion_jax.errors import UserError
+from fusion_jax.errors import UserError, check_field
 
 Preset = Literal[
     "tiny", "paper", "paper-wide", "human36m", "humaneva", "kth", "lsp", "hourglass-tiny", "hourglass-2", "hourglass-8"
@@ -147,14 +147,18 @@ class Train:
     """How many processes there are."""
     process_id: int | None = None
     """This process's number, from 0."""
+    join_timeout: int | None = None
+    """Seconds in which all processes have to come; none: 300."""
 
     def run(self) -> None:
         self._check_options()
         if not self.distributed:
             return self._train()
-        from fusion_jax.distributed import joined
+        from fusion_jax.distributed import JOIN_S, joined
 
-        with joined(self.coordinator, self.num_processes, self.process_id):
+        timeout = JOIN_S if self.join_timeout is None else self.join_timeout
+        check_field(timeout >= 1, "join_timeout", timeout, ">= 1")
+        with joined(self.coordinator, self.num_processes, self.process_id, timeout):
             return self._train()
 
     def _train(self) -> None:
@@ -232,6 +236,7 @@ class Train:
             ("--coordinator", self.coordinator, self.distributed, "--distributed"),
             ("--num-processes", self.num_processes, self.distributed, "--distributed"),
             ("--process-id", self.process_id, self.distributed, "--distributed"),
+            ("--join-timeout", self.join_timeout, self.distributed, "--distributed"),
         ):
             if value is not None and not used:
                 raise UserError(f"{option} {value} would do nothing: it is for {use}; leave it away")

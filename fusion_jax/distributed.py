@@ -1,6 +1,7 @@
 """Several processes that work as one, as on a pod: joining, what they have to agree on, and leaving together.
 
-Every process runs the same command. Without `joined` there is one process, and every function here is free.
+Every process runs the same command. Without `joined` there is one process, and every function here is free. SIGTERM
+and Ctrl-C are interrupt.py's.
 
 Nothing waits without end:
 - JOIN_S for all processes to come;
@@ -42,7 +43,7 @@ def joined(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    timeout_s: float = JOIN_S,
+    timeout_s: int = JOIN_S,
 ) -> Iterator[None]:
     """The block runs in all processes at once; before it none may have touched a device.
 
@@ -68,7 +69,7 @@ def joined(
                 num_processes,
                 process_id,
                 cluster_detection_method="deactivate" if explicit else None,
-                initialization_timeout=round(timeout_s) + 30,  # past it jax aborts the process, with no error to catch
+                initialization_timeout=timeout_s + 30,  # past it jax aborts the process, with no error to catch
                 heartbeat_timeout_seconds=HEARTBEAT_S,
                 shutdown_timeout_seconds=SHUTDOWN_S,
             )
@@ -85,11 +86,6 @@ def joined(
 def writes() -> bool:
     """Whether this process is the one that writes files that all share, and tells people what happens."""
     return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """Returns once every process has come here; `name` says where, and has to be the same in all of them."""
-    multihost_utils.sync_global_devices(name)
 
 
 def check_agreed(what: Any) -> None:
@@ -182,17 +178,16 @@ def _check(coordinator: str | None, num_processes: int | None, process_id: int |
 
 
 def _not_joined(error: Exception) -> str:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    if isinstance(error, ValueError) and "should be defined" in reason:
+    if isinstance(error, ValueError) and "should be defined" in str(error):
         return (
             "--distributed found no cluster: expected a TPU pod, Slurm's srun, Open MPI's mpirun or an indexed job of "
             'Kubernetes with pip install "jax[k8s]"; start it there, or say who the processes are: ' + _EXPLICIT
         )
-    return f"--distributed cannot join the other processes ({type(error).__name__}: {reason}); or say who: {_EXPLICIT}"
+    return f"--distributed cannot join the other processes: {error}\nElse say who they are: {_EXPLICIT}"
 
 
 @contextlib.contextmanager
-def _giving_up(coordinator: str | None, timeout_s: float) -> Iterator[None]:
+def _giving_up(coordinator: str | None, timeout_s: int) -> Iterator[None]:
     """Ends the program with code 2 where the block takes longer: jax would end it by SIGABRT and name nothing."""
 
     def give_up() -> None:
@@ -206,7 +201,7 @@ def _giving_up(coordinator: str | None, timeout_s: float) -> Iterator[None]:
             if answers
             else "nobody answers there: is process 0 running, is this its address, is the port open between machines?"
         )
-        told = f"the processes were not all there after {timeout_s:.0f} s; coordinator {address}: {why}"
+        told = f"the processes were not all there after {timeout_s} s; coordinator {address}: {why}"
         _exit(2, f"fusion-jax: {told}")
 
     timer = threading.Timer(timeout_s, give_up)

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import numpy as np
 
 from data_pipelines.loader import MissingPosesError, pose_statistics
@@ -15,6 +14,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
+from fusion_jax.distributed import writes
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
 from fusion_jax.fed_data import feed_split
@@ -58,6 +58,8 @@ def evaluate_run(
     checkpoint: int | Literal["latest", "best"] = "latest",
 ) -> dict[str, Any]:
     """Scores a checkpoint on every frame of a split; writes WORKDIR/eval/<name>.{json,md,csv} and samples.
+
+    Several processes share the frames, get the same result, and one of them writes.
 
     <name> is the split, or <dataset>_<config>_<split> for a dataset other than the run's own, with _<heatmaps> behind
     it where a fusion network is fed other heatmaps than it was trained with. A dataset with a
@@ -120,11 +122,13 @@ def evaluate_run(
         result["baseline"]["name"] += f" of {opened.name}"
     if family in PROTOCOLS:
         result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, feed, warnings)
-        write_benchmark(workdir / "eval", name, result["benchmark"])
     if protocol == "release":
         result["release"] = score_release(feed.trained, state, opened, split, mesh, batch_size)
-    write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
-    write_tables(workdir / "eval", name, result)
+    if writes():
+        if "benchmark" in result:
+            write_benchmark(workdir / "eval", name, result["benchmark"])
+        write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
+        write_tables(workdir / "eval", name, result)
     return result
 
 
@@ -234,7 +238,7 @@ def write_samples(
     rows, kinds = pick_samples(frames)
     batch, names = load_samples(config, dataset, split, frames["index"][rows])
     batch["index"] = frames["index"][rows]  # by which noise is drawn, as when they were scored
-    here = jax.device_put(state, jax.local_devices()[0])  # so few frames need not divide over all devices
+    here = sharding.on_one_device(state)  # so few frames need not divide over all devices
     inputs = network_inputs(with_heatmaps(here, batch), config.inputs)
     shrunk = config.inputs.image_size / batch["image"].shape[1]
     arrays = {

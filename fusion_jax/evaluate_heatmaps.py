@@ -15,6 +15,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run, restore_run
 from fusion_jax.config import Config
+from fusion_jax.distributed import writes
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_predict_step
 from fusion_jax.heatmap_tables import (
@@ -103,11 +104,13 @@ def evaluate_heatmap_run(
     benchmark, reason = _benchmark(config, frames, opened, split, seen, warnings)
     if benchmark is not None:
         result["benchmark"] = benchmark
-        write_benchmark(workdir / "eval", name, benchmark)
     elif reason:
         result["protocol"]["benchmark"] = reason
-    _write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
-    write_tables2d(workdir / "eval", name, result)
+    if writes():
+        if benchmark is not None:
+            write_benchmark(workdir / "eval", name, benchmark)
+        _write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
+        write_tables2d(workdir / "eval", name, result)
     return result
 
 
@@ -199,8 +202,7 @@ def _write_samples(
     rows, kinds = pick_samples2d(frames)
     batch, names = load_samples(config, dataset, split, frames["index"][rows])
     mesh = sharding.data_mesh(jax.local_devices()[:1])  # as the batch is
-    state = jax.device_put(state, sharding.replicated(mesh))
-    heatmaps = sharding.jit_eval_step(mesh, heatmap_predict_step)(state, batch)
+    heatmaps = sharding.jit_eval_step(mesh, heatmap_predict_step)(sharding.on_one_device(state), batch)
     picked = {name: frames[name][rows] for name in ("joints2d", "pred2d_px", "valid2d", "confidence")}
     arrays = {
         "image": np.asarray(batch["image"]),

@@ -31,6 +31,13 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def on_one_device(tree: Any) -> Any:
+    """Arrays that every device has whole, on this host's first one."""
+    if jax.process_count() > 1:  # what also lies on other hosts cannot be moved by one alone
+        tree = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.device_put(tree, jax.local_devices()[0])
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Split along the first axis, B."""
     return NamedSharding(mesh, PartitionSpec("data"))
@@ -40,7 +47,7 @@ SPLIT_FROM = 2**16
 """Elements from which an array of the state is worth splitting: a smaller one costs more to collect than to keep."""
 
 
-def state_shardings(mesh: Mesh, shapes: Any, shard_params: bool, split_from: int = SPLIT_FROM) -> Any:
+def state_shardings(mesh: Mesh, shapes: Any, shard_params: bool) -> Any:
     """Where the leaves of a state lie, as a tree like it of NamedSharding.
 
     Args:
@@ -48,12 +55,11 @@ def state_shardings(mesh: Mesh, shapes: Any, shard_params: bool, split_from: int
       shapes: a state, or a part of one: arrays, or their shapes as of `jax.eval_shape`.
       shard_params: whether large leaves, which are parameters and Adam's two moments, are split along their largest
         axis that divides by the number of devices (the last of equal ones). All else is on every device.
-      split_from: how many elements are large.
     """
 
     def place(leaf: Any) -> NamedSharding:
         fit = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
-        if not shard_params or mesh.size == 1 or math.prod(leaf.shape) < split_from or not fit:
+        if not shard_params or mesh.size == 1 or math.prod(leaf.shape) < SPLIT_FROM or not fit:
             return replicated(mesh)
         longest = max(fit, key=lambda axis: (leaf.shape[axis], axis))
         return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "data"))
@@ -125,7 +131,8 @@ def global_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
     if size % local:
         raise UserError(f"a host batch of {size} does not divide over {local} devices; choose a multiple of {local}")
     split = batch_sharding(mesh)
-    return jax.tree.map(lambda value: jax.make_array_from_process_local_data(split, value), dict(batch))
+    with jax.transfer_guard("allow"):  # of several processes' batches JAX itself takes this for an implicit transfer
+        return jax.tree.map(lambda value: jax.make_array_from_process_local_data(split, value), dict(batch))
 
 
 def local_rows(mesh: Mesh, size: int) -> np.ndarray:

@@ -1,42 +1,48 @@
-"""A process of several that train the small run by the real command; which fault it has is said by the first argument.
+"""One of several processes that train the small run by the real command, perhaps with a fault of its own.
 
 python one_of_several.py FAULT DATA_DIR WORKDIR STEPS [OPTIONS OF fusion-jax train]
 """
 
-import dataclasses
-import pathlib
 import sys
 import time
 
-sys.path[:0] = [str(pathlib.Path(__file__).parent.parent), str(pathlib.Path(__file__).parent)]
-
 import jax
-
-fault, data_dir, workdir, steps, *options = sys.argv[1:]
-if fault == "late":
-    time.sleep(4)
-if fault == "no_service":
-    jax.config.update("jax_enable_preemption_service", False)
-
+import numpy as np
 import small
 
-from fusion_jax import cli, presets, sharding
+from fusion_jax import cli, distributed, presets, sharding, train
 from fusion_jax.errors import UserError
+from fusion_jax.evaluate import evaluate_run
 
-sharding.SPLIT_FROM = 64
-presets.with_overrides = lambda *args, **kwargs: small.config(steps=int(steps))
-if fault == "breaks":  # once training is under way, in this process alone
-    from fusion_jax import train
+fault, data_dir, workdir, steps, *options = sys.argv[1:]
+sharding.SPLIT_FROM = 64  # all of the small network is below what is worth it
+distributed.HEARTBEAT_S = 10  # a kill need not cost the tests a minute
+seed = 5 if fault == "another_seed" else 0
+presets.with_overrides = lambda *args, **kwargs: small.config(steps=int(steps), seed=seed)
+trains_only, all_is_well = train.train, train.training_data
 
-    real = train.training_data
 
-    def breaking(*args):
-        for number, batch in enumerate(real(*args)):
-            if number == 3:
-                raise UserError("a picture of this process cannot be read")
-            yield batch
+def trains_and_evaluates(*args):
+    state = trains_only(*args)
+    print(f"scored {evaluate_run(args[2], batch_size=20)['mpjpe_mm']!r}")
+    return state
 
+
+def breaking(*args):
+    for number, batch in enumerate(all_is_well(*args), start=1):
+        if number == 4 and fault == "breaks":
+            raise UserError("a picture of this process cannot be read")
+        if number == 4 and fault == "poisoned":
+            batch["pose_mm"][1, 5] = np.inf
+        yield batch
+
+
+if fault == "late":
+    time.sleep(4)
+if fault == "evaluates":  # for all of them
+    train.train = trains_and_evaluates
+if fault == "no_service":
+    jax.config.update("jax_enable_preemption_service", False)
+if fault in ("breaks", "poisoned"):  # once training is under way
     train.training_data = breaking
-if fault == "another_seed":
-    presets.with_overrides = lambda *args, **kwargs: dataclasses.replace(small.config(steps=int(steps)), seed=5)
 sys.exit(cli.main(["train", "--distributed", "--data-dir", data_dir, "--workdir", workdir, *options]))

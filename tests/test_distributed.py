@@ -1,0 +1,307 @@
+"""Real processes over loopback, two pretend devices each, that train as one; and the ways in which one can fail."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import small
+
+from fusion_jax import distributed, sharding
+from fusion_jax import train as train_module
+from fusion_jax.checkpoint import load_run, restore_run
+from fusion_jax.errors import UserError
+from fusion_jax.evaluate import evaluate_run
+from fusion_jax.records import read_json
+from fusion_jax.sharding import data_mesh
+from fusion_jax.train import LoopOptions, train
+
+ROOT = pathlib.Path(__file__).parent.parent
+QUIET = LoopOptions(show=False, log_every=1, eval_every=3, checkpoint_every=100)
+LIKE_QUIET = ["--log-every", "1", "--eval-every", "3", "--checkpoint-every", "100"]
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def environment(devices=2, **more):
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    return {**os.environ, "PYTHONPATH": paths, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices), **more}
+
+
+def explicit(index, count, port):
+    return ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(count), "--process-id", str(index)]
+
+
+@contextlib.contextmanager
+def processes(faults, workdir, *options, steps=6, env=lambda index: {}, who=explicit):
+    """One process for each fault; whatever happens none is left."""
+    port, started = free_port(), []
+    try:
+        for index, fault in enumerate(faults):
+            given = [small.data_dir(), workdir, str(steps), *options, *who(index, len(faults), port)]
+            command = [sys.executable, str(ROOT / "tests" / "one_of_several.py"), fault, *given]
+            piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+            more = {"JAX_COORDINATOR_PORT": str(port), **env(index)}
+            started.append(subprocess.Popen(command, env=environment(**more), **piped))
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def outputs(started, timeout=150):
+    return [process.communicate(timeout=timeout)[0] for process in started]
+
+
+def in_slurm(index):
+    """As srun sets it on one machine; the second variable is the list of machines."""
+    names = {"JOB_ID": "7", "STEP_NODELIST": "localhost", "NTASKS": "2", "PROCID": str(index), "LOCALID": str(index)}
+    return {f"SLURM_{name}": value for name, value in names.items()}
+
+
+def rows(workdir, kind):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [row for row in lines if row["kind"] == kind]
+
+
+def state_of(workdir):
+    return restore_run(workdir, load_run(workdir)[0], data_mesh(jax.devices()[:1]))
+
+
+def run_here(workdir, devices, monkeypatch, **options):
+    """The same run in this process on some of its devices."""
+    mesh = data_mesh(jax.devices()[:devices])
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module.sharding, "data_mesh", lambda: mesh)
+        patch.setattr(sharding, "SPLIT_FROM", 64)
+        return train(small.config(), small.data_dir(), workdir, dataclasses.replace(QUIET, **options))
+
+
+def assert_same_run(workdir, other, validated=True):
+    """Losses to 1e-5 of themselves, parameters to 1e-6: devices and processes add up in orders of their own."""
+    kinds = [("train", "loss"), ("train", "mpjpe_mm")] + [("validation", "mpjpe_mm")] * validated
+    for kind, name in kinds:
+        got, want = ([(row["step"], row[name]) for row in rows(each, kind)] for each in (workdir, other))
+        np.testing.assert_allclose(got, want, rtol=1e-5, err_msg=f"{kind} {name}")
+    got, want = state_of(workdir), state_of(other)
+    assert got.step == want.step
+    for a, b in zip(jax.tree.leaves(got.params), jax.tree.leaves(want.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("one_device")
+    with pytest.MonkeyPatch.context() as patch:
+        run_here(workdir, 1, patch)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """(work folder, outputs) of two processes as Slurm starts them, the second four seconds late."""
+    workdir = tmp_path_factory.mktemp("together")
+    with processes(["none", "late"], workdir, *LIKE_QUIET, env=in_slurm, who=lambda *_: []) as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    return workdir, said
+
+
+def test_two_processes_train_as_one_device_does(together, one_device):
+    assert_same_run(together[0], one_device)
+
+
+def test_t17_one_process_writes_and_a_late_one_hangs_nobody(together):
+    workdir, (first, second) = together
+    assert [row["step"] for row in rows(workdir, "train")] == [1, 2, 3, 4, 5, 6], "each row once"
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    assert "step 6/6" in first and "6 of 6 steps done" in first
+    assert "step" not in second, "one alone tells people"
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6"], "3 was best"
+
+
+@pytest.mark.slow
+def test_t20_processes_score_each_frame_once_and_agree(together, tmp_path):
+    """56 frames in batches of 20, the last one not full. What two processes saved is also evaluated by one."""
+    workdir = tmp_path / "run"
+    shutil.copytree(together[0], workdir)
+    with processes(["evaluates", "evaluates"], workdir, *LIKE_QUIET) as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    scored = [next(line for line in text.splitlines() if line.startswith("scored")) for text in said]
+    assert scored[0] == scored[1]
+    written = read_json(workdir / "eval" / "test.json")
+    (workdir / "eval").rename(tmp_path / "eval")
+    again = evaluate_run(workdir)
+    assert written["num_frames"] == again["num_frames"] == 56
+    for name in ("mpjpe_mm", "pa_mpjpe_mm"):
+        for action, row in again["per_action"].items():
+            np.testing.assert_allclose(written["per_action"][action][name], row[name], rtol=1e-4)
+    with (
+        np.load(tmp_path / "eval" / "test_samples.npz") as one,
+        np.load(workdir / "eval" / "test_samples.npz") as other,
+    ):
+        np.testing.assert_array_equal(one["sequence"], other["sequence"])
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+@pytest.mark.parametrize("service", ["on", pytest.param("off", marks=pytest.mark.slow)])
+def test_t17_t18_sigterm_to_one_saves_and_stops_all_at_one_step(tmp_path, service):
+    """T18 is the case in which jax's preemption service is off: they agree at the next row of the log."""
+    fault = {"on": "none", "off": "no_service"}[service]
+    with processes([fault, fault], tmp_path, "--log-every", "5", "--eval-every", "0", steps=100000) as started:
+        wait_for_rows(tmp_path, started)
+        os.kill(started[1].pid, signal.SIGTERM)
+        said = outputs(started)
+    assert [process.returncode for process in started] == [75, 75], said
+    steps = [int(text.split("saved at step ")[1].split()[0]) for text in said]
+    assert steps[0] == steps[1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == [str(steps[0])]
+    assert int(state_of(tmp_path).step) == steps[0]
+    if service == "off":
+        assert steps[0] % 5 == 0
+
+
+def wait_for_rows(workdir, started, count=1):
+    deadline = time.monotonic() + 120
+    log = workdir / "metrics.jsonl"
+    while not (log.exists() and log.read_text().count("\n") >= count):
+        ended = [process for process in started if process.poll() is not None]
+        assert not ended and time.monotonic() < deadline, [process.communicate()[0] for process in ended]
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_all_and_is_named(tmp_path):
+    with processes(["none", "breaks"], tmp_path, "--log-every", "1", "--eval-every", "0", steps=1000) as started:
+        first, second = outputs(started, timeout=60)
+    assert [process.returncode for process in started] == [distributed.PEER_FAILED, 2], (first, second)
+    assert "fusion-jax: a picture of this process cannot be read" in second
+    assert "another process failed: process 1: UserError: a picture of this process cannot be read" in first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_that_is_killed_ends_the_other_by_the_heartbeat(tmp_path, killed):
+    """Within HEARTBEAT_S, which one_of_several.py sets to 10 s, and jax's check of it; the abort is jax's own."""
+    with processes(["none", "none"], tmp_path, "--log-every", "1", "--eval-every", "0", steps=100000) as started:
+        wait_for_rows(tmp_path, started)
+        started[killed].kill()
+        said = outputs(started, timeout=60)[1 - killed]
+    assert started[1 - killed].returncode not in (0, 75, 130), said
+    assert "another task died" in said
+    if killed == 1:
+        assert "stopped sending heartbeats):\n1\n" in said, "which one it was"
+
+
+@pytest.mark.slow
+def test_divergence_stops_all_at_one_step_and_each_keeps_its_share_of_the_batch(tmp_path):
+    with processes(["none", "poisoned"], tmp_path, "--log-every", "3", "--eval-every", "0") as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [3, 3], said
+    for index, text in enumerate(said):
+        assert "step 4: loss inf" in text and f"step_4_process_{index}.npz" in text
+        kept = np.load(tmp_path / "replay" / f"step_4_process_{index}.npz")
+        assert kept["image"].shape == (4, 16, 16, 3) and np.isinf(kept["pose_mm"]).any() == (index == 1)
+    assert not list((tmp_path / "checkpoints").glob("[0-9]*"))
+
+
+@pytest.mark.slow
+def test_processes_that_are_told_different_things_refuse(tmp_path):
+    with processes(["none", "another_seed"], tmp_path) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert "process 0 and process 1 do not agree on config.seed: 0 -> 5. Give all of them the same command" in text
+    assert not (tmp_path / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_split_parameters_in_two_processes_and_resumed_by_them(one_device, tmp_path, monkeypatch):
+    """Begun by one process with whole parameters, gone on with split ones by two, ended split by one."""
+    run_here(tmp_path, 1, monkeypatch, stop_after=2)
+    with processes(["none", "none"], tmp_path, *LIKE_QUIET, "--shard-params", "--stop-after", "4") as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    run_here(tmp_path, 4, monkeypatch, shard_params=True)
+    assert_same_run(tmp_path, one_device)
+
+
+@pytest.fixture(scope="module")
+def saved_on_four(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("saved_on_four")
+    with pytest.MonkeyPatch.context() as patch:
+        run_here(workdir, 4, patch, stop_after=2, eval_every=0)
+    return workdir
+
+
+@pytest.mark.parametrize("devices", [1, 2, pytest.param(8, marks=pytest.mark.slow)])
+def test_t11_a_run_saved_on_four_devices_goes_on_elsewhere_alike(
+    one_device, saved_on_four, tmp_path, monkeypatch, devices
+):
+    shutil.copytree(saved_on_four, tmp_path, dirs_exist_ok=True)
+    if devices <= 4:
+        run_here(tmp_path, devices, monkeypatch, eval_every=0)
+    else:  # of a process of its own
+        code = (
+            "import sys, pathlib, small, jax; from fusion_jax.train import LoopOptions, train\n"
+            f"assert len(jax.devices()) == {devices}\n"
+            "options = LoopOptions(show=False, log_every=1, eval_every=0)\n"
+            "train(small.config(), pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), options)\n"
+        )
+        given = [sys.executable, "-c", code, small.data_dir(), tmp_path]
+        subprocess.run(given, env=environment(devices), check=True)
+    assert_same_run(tmp_path, one_device, validated=False)
+
+
+class TestJoining:
+    def command(self, *options, timeout=60):
+        given = [sys.executable, "-m", "fusion_jax", "train", *options]
+        return subprocess.run(given, env=environment(), capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+
+    def test_no_cluster(self):
+        done = self.command("--distributed")
+        assert done.returncode == 2, done.stderr
+        assert "found no cluster" in done.stderr and "--coordinator HOST:PORT" in done.stderr
+
+    @pytest.mark.parametrize(
+        "index, reason", [(0, "others have not come"), (1, "nobody answers there: is process 0 running")]
+    )
+    def test_who_does_not_come_is_not_waited_for_without_end(self, index, reason):
+        done = self.command("--distributed", "--join-timeout", "2", *explicit(index, 2, free_port()))
+        assert done.returncode == 2 and "not all there after 2 s" in done.stderr and reason in done.stderr
+
+    @pytest.mark.parametrize(
+        "given, reason",
+        [
+            (("host:1234", 2, None), "either nothing or all three"),
+            (("host", 2, 0), "expected HOST:PORT"),
+            (("host:70000", 2, 0), "expected HOST:PORT"),
+            (("host:1234", 2, 2), "--process-id is 2 of --num-processes 2, expected 0 to 1"),
+        ],
+    )
+    def test_arguments_that_do_not_fit(self, given, reason):
+        with pytest.raises(UserError, match=reason), distributed.joined(*given):
+            pass
+
+
+def test_alone_everything_is_free():
+    rows = {"index": np.arange(3), "name": np.array(["a", "bc", "d"])}
+    assert distributed.gather_rows(rows, order_by="index")["name"] is rows["name"]
+    distributed.check_agreed({"seed": 0})
+    assert distributed.writes() and not distributed.preemption_service()

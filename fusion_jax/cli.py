@@ -12,6 +12,7 @@ from typing import Literal
 import tyro
 
 from fusion_jax.cli_analyze import Analyze
+from fusion_jax.cli_doctor import Doctor
 from fusion_jax.cli_predict import ImportHourglass, ImportRelease, Predict
 from fusion_jax.cli_prepare import CheckData, Prepare
 from fusion_jax.cli_prune import Prune
@@ -133,7 +134,8 @@ def main(args: list[str] | None = None) -> int:
     0 done; 2 bad input; 3 diverged; 4 a checkpoint could not be written; 5 another process of the run failed; 6 a
     process that prepares data ended; 75 stopped by SIGTERM and saved, start it again; 130 stopped by Ctrl-C.
 
-    `check-data`, `predict` and `prune` also give 1: data is incomplete; an input could not be done; no layer is dead.
+    `check-data`, `predict`, `prune` and `doctor` also give 1: data is incomplete; an input could not be done; no layer
+    is dead; something is to be mended.
     Without `args`, as the program itself and not as a function of another one, it also keeps what JAX compiles.
     """
     prog = "fusion-jax"
@@ -152,6 +154,7 @@ def main(args: list[str] | None = None) -> int:
         | ImportRelease
         | Sweep
         | Demo
+        | Doctor
     )
     hung = False
     try:

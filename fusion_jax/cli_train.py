@@ -136,6 +136,11 @@ class Train:
     it and ends the run; skip names and counts it, trains on another in its place, and ends where a tenth is bad."""
     profile: int = 0
     """Trace this many steps, once warm, into the work folder's `profile`, for Perfetto or TensorBoard; 0 for none."""
+    dry_run: bool = False
+    """Compile the step, print parameters, memory and operations, and stop; exit code 2 where it does not fit in a
+    device. Reads no data, draws no weights, writes nothing in the work folder."""
+    memory_limit: float | None = None
+    """With --dry-run: GB (1e9 bytes) of one device, to plan for another kind. None: what the devices here have."""
     shard_params: bool = False
     """Split large parameters and Adam's moments over all devices, for networks that do not fit on each of them."""
     distributed: bool = False
@@ -203,6 +208,12 @@ class Train:
             raise UserError(f"preset {name} is for task {config.task}; leave --task {self.task} away or choose another")
         if self.heatmaps != "true" or self.heatmap_workdir is not None:
             config = heatmap_source(config, self.heatmaps, self.heatmap_mode or "cache", self.heatmap_workdir)
+        if self.dry_run:
+            from fusion_jax.dry_run import dry_run
+            from fusion_jax.sharding import data_mesh
+
+            text = dry_run(config, data_mesh(), self.memory_limit, self.shard_params)
+            return print(text) if writes() else None
         options = LoopOptions(
             log_every=self.log_every,
             eval_every=self.eval_every,
@@ -227,6 +238,7 @@ class Train:
         made = "heatmaps of joints; predicted ones are as their 2D network makes them"
         for option, value, used, use in (
             ("--anneal-from", self.anneal_from, self.alpha_final is not None, "--alpha-final"),
+            ("--memory-limit", self.memory_limit, self.dry_run, "--dry-run"),
             ("--skip-every", self.skip_every, self.skip_dead is not None, "--skip-dead"),
             ("--heatmap-workdir", self.heatmap_workdir, predicted, "--heatmaps predicted"),
             ("--heatmap-mode", self.heatmap_mode, predicted, "--heatmaps predicted"),

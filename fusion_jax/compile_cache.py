@@ -23,7 +23,7 @@ import re
 import sys
 import tempfile
 import warnings
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 
 MAX_BYTES = 512 * 1024**2
 _JAX_COMPLAINT = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']*)'")
@@ -34,13 +34,11 @@ def use_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> pat
 
     What was used last stays, up to MAX_BYTES. A folder that cannot be written is said so once and not used.
     """
-    if environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("n", "no", "f", "false", "off", "0"):
+    folder = cache_folder(environ)
+    if folder is None:
         return None
     environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # many small programs add up
-    if "JAX_COMPILATION_CACHE_DIR" in environ:
-        folder = pathlib.Path(environ["JAX_COMPILATION_CACHE_DIR"])
-    else:
-        folder = _user_cache(environ) / "fusion-jax" / "xla" / _cpu_kind()
+    if "JAX_COMPILATION_CACHE_DIR" not in environ:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder) as probe:
@@ -53,6 +51,15 @@ def use_compilation_cache(environ: MutableMapping[str, str] = os.environ) -> pat
         environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     _complain_once(folder)
     return folder
+
+
+def cache_folder(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
+    """Where the program keeps what JAX compiles; None where it is told to keep nothing."""
+    if environ.get("JAX_ENABLE_COMPILATION_CACHE", "true").lower() in ("n", "no", "f", "false", "off", "0"):
+        return None
+    if "JAX_COMPILATION_CACHE_DIR" in environ:
+        return pathlib.Path(environ["JAX_COMPILATION_CACHE_DIR"])
+    return _user_cache(environ) / "fusion-jax" / "xla" / _cpu_kind()
 
 
 def forget_oldest(folder: pathlib.Path, max_bytes: int) -> None:
@@ -96,7 +103,7 @@ def _complain_once(folder: pathlib.Path) -> None:
     warnings.showwarning = show_once
 
 
-def _user_cache(environ: MutableMapping[str, str]) -> pathlib.Path:
+def _user_cache(environ: Mapping[str, str]) -> pathlib.Path:
     """The folder for caches, by the XDG rules: a path that is not absolute counts as none."""
     given = pathlib.Path(environ.get("XDG_CACHE_HOME", ""))
     return given if given.is_absolute() else pathlib.Path(os.path.expanduser("~")) / ".cache"

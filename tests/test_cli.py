@@ -26,7 +26,7 @@ def program(*args, cwd=ROOT):
     [
         [],
         *([name] for name in ("prepare", "train", "sweep", "evaluate", "analyze", "prune", "report", "predict")),
-        *([name] for name in ("import-hourglass", "import-release", "demo")),
+        *([name] for name in ("import-hourglass", "import-release", "demo", "doctor")),
     ],
 )
 def test_help_teaches_and_loads_nothing_heavy(command):

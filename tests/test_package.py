@@ -16,6 +16,7 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
     {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch", "transfers"},
+    {"host_memory", "finding"},
     {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "winograd", "workdir_lock"},
     {"distributed", "interrupt"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
@@ -57,7 +58,7 @@ LAYERS = (
     },
     {"sweep_stats", "prune_proof"},
     {"sweep_pictures"},
-    {"train", "report", "sweep_report"},
+    {"train", "report", "sweep_report", "dry_run"},
     {"evaluate", "evaluate_heatmaps", "prune_run", "analyze", "sweep_group", "replay"},
     {"sweep"},
     {"network_pair"},
@@ -66,7 +67,9 @@ LAYERS = (
     {"predict"},
     {"demo_photos"},
     {"demo", "cli_prepare"},
-    {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune", "cli_replay"},
+    {"doctor_host", "doctor_data", "doctor_jax"},
+    {"doctor"},
+    {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune", "cli_replay", "cli_doctor"},
     {"cli"},
     {"__main__"},
 )

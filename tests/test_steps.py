@@ -179,16 +179,6 @@ def test_joints_reach_the_heatmaps_in_full_float32(small_config):
     assert not [line for line in sums if "DEFAULT" in line or "precision" not in line]
 
 
-def test_keys_are_used_once(small_config):
-    config = small_config(streams=with_dropout(small_config))
-    with jax.debug_key_reuse(True):
-        state = jax.jit(functools.partial(create_state, config))(jax.random.key(3))
-        step = jax.jit(lambda state, batch: train_step(state, batch))
-        state, _ = step(state, batch_for(config))
-        state, measured = step(state, batch_for(config))
-    assert measured["finite"]
-
-
 @pytest.mark.parametrize(
     "strategy, beta", [("learned", None), ("free", None), ("fixed", 1.0), ("image", None), ("heatmap", None)]
 )

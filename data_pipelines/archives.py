@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import itertools
-import lzma
 import os
 import pathlib
 import shutil
 import stat
-import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Generator, Iterator
 from typing import IO
 
+from data_pipelines import tar_reader
+from data_pipelines.tar_reader import is_tar, tar_members
 from data_pipelines.video import check_not_text
+from fusion_jax.bounded_file import BoundedFile, Refused
 from fusion_jax.errors import UserError
 
 Members = Generator[tuple[pathlib.PurePosixPath, int, IO[bytes]], None, None]
@@ -25,11 +24,11 @@ Members = Generator[tuple[pathlib.PurePosixPath, int, IO[bytes]], None, None]
 SUFFIXES = (".zip", ".tgz", ".tar.gz", ".tar")
 MAX_RATIO = 200  # unpacked bytes to packed bytes; media and MATLAB files stay far below
 MAX_BYTES = 500 * 10**9
+MAX_MEMBERS = 1_000_000
+_MAX_PARTS = 32  # folders in one another, each of which is made
+_MAX_LIST = 1 << 25  # bytes of a zip's list of members; the largest of the datasets has a tenth
 _LOOKED_AT = 200  # members of a tar, which has no list of its own
-_BROKEN = (
-    *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError),
-    *(NotImplementedError, RuntimeError),  # zipfile: unknown compression, encryption
-)
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # of the others zipfile unpacks far more at once than is asked
 _NO_SUCH_NAME = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL)
 
 
@@ -55,8 +54,13 @@ def is_unpacked(archive: pathlib.Path) -> bool:
         with contextlib.closing(_members(archive)) as members:
             name, size, _ = next(members)
             return (archive.parent / name).stat().st_size == size > 0
-    except (UserError, StopIteration, OSError, *_BROKEN):
+    except (UserError, StopIteration, OSError, ValueError):  # ValueError: of a name with a zero byte
         return False
+
+
+def is_archive(path: pathlib.Path) -> bool:
+    """Whether a file looks like a zip or a tar by its ends."""
+    return zipfile.is_zipfile(path) or is_tar(path)
 
 
 def may_hold(archive: pathlib.Path, ending: str) -> bool:
@@ -65,7 +69,7 @@ def may_hold(archive: pathlib.Path, ending: str) -> bool:
         with contextlib.closing(_members(archive)) as members:
             limit = None if zipfile.is_zipfile(archive) else _LOOKED_AT
             names = [str(name) for name, _, _ in itertools.islice(members, limit)]
-    except (UserError, OSError, *_BROKEN):
+    except UserError:
         return False
     return len(names) == limit or any(name.endswith(ending) for name in names)
 
@@ -78,23 +82,23 @@ def unpack(archive: pathlib.Path, folder: pathlib.Path, progress: Callable[[int]
 
     Raises:
       UserError: it is a web page, damaged or cut off; a member is a link, absolute, or leads out of the folder; or
-        it unpacks to more than MAX_RATIO times its size.
+        it unpacks to more than MAX_RATIO times its size or MAX_MEMBERS files.
       OSError: the disk is full or cannot be written.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    limit = min(MAX_BYTES, MAX_RATIO * archive.stat().st_size + 10**6)
+    limit = _limit(archive)
     try:
         partial.mkdir(parents=True)
         with contextlib.closing(_members(archive)) as members:
-            for name, size, source in members:
+            for number, (name, size, source) in enumerate(members, 1):
                 limit -= size
                 if limit < 0:
-                    raise UserError(f"{archive} unpacks to more than {MAX_RATIO} times its size; it is no such dataset")
+                    raise _bomb(archive)
+                if number > MAX_MEMBERS:
+                    raise UserError(f"{archive} holds more than {MAX_MEMBERS} files; it is no such dataset")
                 _write(partial, name, size, source, archive, progress)
         os.replace(partial, folder)
-    except _BROKEN as error:
-        raise _damaged(archive, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -129,8 +133,8 @@ def _chunks(source: IO[bytes], size: int, archive: pathlib.Path) -> Iterator[byt
     while True:
         try:
             chunk = source.read(1 << 20)
-        except OSError as error:
-            raise _damaged(archive, error) from error
+        except Exception as error:
+            raise _not_read(archive, error) from error
         if not chunk:
             return
         left -= len(chunk)
@@ -139,68 +143,71 @@ def _chunks(source: IO[bytes], size: int, archive: pathlib.Path) -> Iterator[byt
         yield chunk
 
 
-def _damaged(archive: pathlib.Path, error: Exception) -> UserError:
-    reason = str(error) or type(error).__name__
+def _limit(archive: pathlib.Path) -> int:
+    return min(MAX_BYTES, MAX_RATIO * archive.stat().st_size + 10**6)
+
+
+def _bomb(archive: pathlib.Path) -> UserError:
+    return UserError(f"{archive} unpacks to more than {MAX_RATIO} times its size; it is no such dataset")
+
+
+def _not_read(archive: pathlib.Path, error: Exception) -> UserError:
+    """What reading an archive failed for, in our words: of its bytes the libraries raise nearly anything."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, (Refused, tar_reader.Refused)):
+        return UserError(f"{archive} {error}; do not use this archive")
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
     return UserError(f"{archive} is damaged or cut off ({reason}); download it again")
 
 
 def _members(archive: pathlib.Path) -> Members:
-    """(safe relative name, size, open file) of every file in an archive, which is then read to its very end."""
+    """(safe relative name, size, open file) of every file in an archive, which is then read to its very end.
+
+    Raises:
+      UserError: whatever is wrong with it.
+    """
     check_not_text(archive)
-    if zipfile.is_zipfile(archive):
-        yield from _zip_members(archive)
-    elif tarfile.is_tarfile(archive):
-        yield from _tar_members(archive)
-    else:
-        with archive.open("rb") as file:
-            start = file.read(8)
-        raise UserError(f"{archive} is no zip or tar archive (it starts with {start!r}); download it again")
+    try:
+        if zipfile.is_zipfile(archive):
+            yield from _zip_members(archive)
+        elif is_tar(archive):
+            for member in tar_members(archive, 2 * _limit(archive)):  # headers and padding come to the files
+                yield _safe(archive, member.name), member.size, member.file
+        else:
+            with archive.open("rb") as file:
+                start = file.read(8)
+            raise UserError(f"{archive} is no zip or tar archive (it starts with {start!r}); download it again")
+    except Exception as error:
+        raise _not_read(archive, error) from error
 
 
 def _zip_members(archive: pathlib.Path) -> Members:
-    with zipfile.ZipFile(archive) as packed:
+    with BoundedFile(archive, _MAX_LIST) as file, zipfile.ZipFile(file) as packed:
+        file.limit = None
         for entry in packed.infolist():
             if entry.is_dir():
                 continue
+            name = _safe(archive, entry.filename)
             if stat.S_ISLNK(entry.external_attr >> 16):
                 raise UserError(f"{archive}: {entry.filename!r} is a link; datasets hold none, do not use this archive")
-            with packed.open(entry) as file:
-                yield _safe(archive, entry.filename), entry.file_size, file
-
-
-def _tar_members(archive: pathlib.Path) -> Members:
-    with tarfile.open(archive) as packed:
-        for member in packed:
-            if member.isdir():
-                continue
-            if not member.isfile():
-                raise UserError(f"{archive}: {member.name!r} is a link or a device; do not use this archive")
-            file = packed.extractfile(member)
-            assert file is not None  # of a regular member there always is one
-            yield _safe(archive, member.name), member.size, file
-        _check_end(packed, archive)
-
-
-def _check_end(packed: tarfile.TarFile, archive: pathlib.Path) -> None:
-    """Raises UserError unless a tar ends as tars do.
-
-    Python's reader takes a header that it cannot read for the end, and never looks at what follows: a damaged
-    archive would come out short. A tar ends with a block of zeros, and reading a gzip file on checks its checksum.
-    """
-    file = packed.fileobj
-    assert file is not None
-    file.seek(packed.offset)
-    block = file.read(tarfile.BLOCKSIZE)
-    if len(block) < tarfile.BLOCKSIZE or block.strip(b"\0"):
-        raise UserError(f"{archive} is damaged or cut off (it does not end as a tar does); download it again")
-    while file.read(1 << 20):
-        pass
+            if entry.compress_type not in _METHODS:
+                raise UserError(
+                    f"{archive}: {str(name)!r} is packed by method {entry.compress_type}, expected 0 or 8 (deflate); "
+                    "pack the archive anew"
+                )
+            with packed.open(entry) as member:
+                yield name, entry.file_size, member
 
 
 def _safe(archive: pathlib.Path, name: str) -> pathlib.PurePosixPath:
     path = pathlib.PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.parts or ":" in path.parts[0] or not name.isprintable():
-        raise UserError(f"{archive}: member {name!r} leads out of its folder or is no name; do not use this archive")
+    parts = path.parts
+    if path.is_absolute() or ".." in parts or not parts or ":" in parts[0] or not name.isprintable():
+        shown = f"{name[:200]!a}"
+        raise UserError(f"{archive}: member {shown} leads out of its folder or is no name; do not use this archive")
+    if len(parts) > _MAX_PARTS:
+        raise UserError(f"{archive}: a member lies {len(parts)} folders deep; do not use this archive")
     return path
 
 

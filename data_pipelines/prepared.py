@@ -11,12 +11,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data_pipelines.features_file import check_features
 from data_pipelines.provenance import Provenance, check_provenance
 from data_pipelines.record_parser import RecordParser
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 from fusion_jax.skeletons import Skeleton, skeleton
 
+MAX_SIZE = 4096
+"""px along a side of a prepared picture."""
 _LOOKED_AT = 64  # examples of each split that a fingerprint is made of
 
 
@@ -139,11 +142,17 @@ def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
-    """Opens a prepared dataset for random access by index."""
+    """Opens a prepared dataset for random access by index.
+
+    Raises:
+      UserError: nothing is prepared there, its files are damaged or say what no prepared dataset says, or reading them
+        would run code that came with them.
+    """
     import tensorflow_datasets as tfds
 
     folder = find_prepared(name, pathlib.Path(data_dir))
     metadata = _read_metadata(folder)
+    check_features(folder)
     try:
         builder = tfds.builder_from_directory(folder)
         offers = tuple(name for name in ("parts",) if name in builder.info.features)
@@ -211,11 +220,19 @@ class _Shards:
 
 
 def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
-    metadata = read_json(folder / "metadata.json")
+    path = folder / "metadata.json"
+    metadata = read_json(path)
     kinds = {"skeleton": str, "image_size": int, "subjects": dict, "description": dict}
-    for field, kind in kinds.items():
-        if not isinstance(metadata, dict) or type(metadata.get(field)) is not kind:
-            raise UserError(f"{folder / 'metadata.json'}: {field} must be {kind.__name__}; prepare the dataset again")
+    optional: dict[str, Any] = {"provenance": {}, "faults": []}
+    for field, kind in (kinds | {field: type(value) for field, value in optional.items()}).items():
+        given = optional | metadata if isinstance(metadata, dict) else {}
+        if type(given.get(field)) is not kind:
+            raise UserError(f"{path}: {field} must be {kind.__name__}; prepare the dataset again")
+    if not 1 <= metadata["image_size"] <= MAX_SIZE:
+        raise UserError(f"{path}: image_size is {metadata['image_size']}, expected 1 to {MAX_SIZE} px")
+    for split, names in metadata["subjects"].items():
+        if not isinstance(names, list) or not all(type(name) is str for name in names):
+            raise UserError(f"{path}: subjects of {split[:80]!r} must be a list of names; prepare the dataset again")
     return metadata
 
 

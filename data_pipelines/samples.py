@@ -11,6 +11,7 @@ import numpy as np
 
 from data_pipelines.augment import Change, change_image, change_parts, frame_map, pixel_map
 from data_pipelines.picture_marks import lacks_end
+from data_pipelines.picture_size import encoded_size
 from fusion_jax.body_parts import PARTS
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, root_relative, world_to_camera
@@ -25,7 +26,7 @@ def decode_image(data: bytes, size: int, name: str) -> np.ndarray:
     Raises:
       UserError: naming the example, where the bytes are cut off or do not decode, or the picture has another size.
     """
-    image = _decoded(data, cv2.IMREAD_COLOR, f"{name}: its image does not decode")
+    image = _decoded(data, size, cv2.IMREAD_COLOR, f"{name}: its image")
     if image.shape != (size, size, 3):
         raise UserError(f"{name}: its image is {image.shape}, expected ({size}, {size}, 3)")
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -37,7 +38,7 @@ def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
     Raises:
       UserError: naming the example, where the bytes are cut off, do not decode or are no such map.
     """
-    parts = _decoded(data, cv2.IMREAD_UNCHANGED, f"{name}: its body parts do not decode")
+    parts = _decoded(data, size, cv2.IMREAD_UNCHANGED, f"{name}: its body parts")
     if parts.shape != (size, size) or parts.dtype != np.uint8 or parts.max() > len(PARTS):
         raise UserError(
             f"{name}: its body parts are {parts.shape} {parts.dtype} up to {parts.max()}, expected ({size}, {size}) "
@@ -46,16 +47,26 @@ def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
     return parts
 
 
-def _decoded(data: bytes, flags: int, message: str) -> np.ndarray:
-    kind, picture = lacks_end(data), None
-    if kind is None:
+def _decoded(data: bytes, size: int, flags: int, what: str) -> np.ndarray:
+    """The picture in the bytes of a JPEG or PNG.
+
+    Raises:
+      UserError: `what` is cut off or does not decode, or its header says another size; that is looked at first, since
+        decoding a trap takes gigabytes.
+    """
+    announced, kind, picture = encoded_size(data), lacks_end(data), None
+    if announced not in (None, (size, size)):
+        depth = ", 3" if flags == cv2.IMREAD_COLOR else ""
+        came = f"({announced[1]}, {announced[0]}{depth})"
+        raise UserError(f"{what} is {came}, expected ({size}, {size}{depth})")
+    if announced is not None and kind is None:
         try:
-            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-        except cv2.error:  # a header that claims more pixels than OpenCV admits
+            picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
             pass
     if picture is None:
         why = f", cut off: it lacks {kind}'s end mark" if kind else ""
-        raise UserError(f"{message} ({len(data)} bytes{why}); prepare the dataset again")
+        raise UserError(f"{what} does not decode ({len(data)} bytes{why}); prepare the dataset again")
     return picture
 
 

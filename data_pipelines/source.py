@@ -9,12 +9,10 @@ from __future__ import annotations
 import abc
 import collections
 import pathlib
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from typing import Any, ClassVar, NamedTuple
 
-from data_pipelines.archives import find_archives, is_unpacked
+from data_pipelines.archives import find_archives, is_archive, is_unpacked
 from data_pipelines.video import check_not_text
 from fusion_jax.errors import UserError
 from fusion_jax.skeletons import skeleton
@@ -45,7 +43,7 @@ def archive_item(path: pathlib.Path) -> Item:
     size, problem = path.stat().st_size, None
     try:
         check_not_text(path)
-        if not (zipfile.is_zipfile(path) or tarfile.is_tarfile(path)):
+        if not is_archive(path):
             with path.open("rb") as file:
                 start = file.read(4)
             problem = f"is no zip or tar archive, or is cut off (it starts with {start!r}); download it again"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 import cv2
 import numpy as np
 
+from data_pipelines.picture_size import MAX_BYTES, MAX_PIXELS, UNDECODABLE, picture_fault
 from fusion_jax.errors import UserError
 
 # FFmpeg's own remarks on damaged files, thousands of them, would bury the one line that says what to do.
@@ -42,6 +43,9 @@ class Video:
         if width < 1 or height < 1:
             self.close()
             raise UserError(f"{path} holds no picture; download it again")
+        if width * height > MAX_PIXELS:
+            self.close()
+            raise UserError(f"{path} has frames of {width} x {height} px, more than {MAX_PIXELS} px; do not use it")
         self.size, self.num_frames = (width, height), count
         fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.fps = fps if 0 < fps < 10_000 else 0.0
@@ -100,12 +104,16 @@ def read_picture(path: pathlib.Path) -> np.ndarray:
       UserError: it is missing, too large or does not decode.
     """
     check_not_text(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES)
+    if fault := picture_fault(data):
+        raise UserError(f"{path} {fault}")
     try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # more pixels than OpenCV admits: a decompression bomb
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
         picture = None
     if picture is None:
-        raise UserError(f"{path} cannot be decoded as a picture (truncated or of another kind); download it again")
+        raise UserError(f"{path} {UNDECODABLE}")
     return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
 
 

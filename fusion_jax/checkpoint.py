@@ -39,6 +39,7 @@ from fusion_jax.leakage import Seen, seen_from_json
 from fusion_jax.records import differences, from_json, read_json, to_json, write_json
 from fusion_jax.sharding import state_shardings
 from fusion_jax.state import TrainState, create_state
+from fusion_jax.stored_state import check_stored, position
 from fusion_jax.transfers import any_transfers
 
 _SEEN = "trained_on.json"
@@ -395,9 +396,10 @@ class Checkpoints:
             )
         found = self._read(step, _ListedArgs(card=ocp.args.JsonRestore()))
         check_card(found["card"], self._config, str(folder))  # before shapes can clash
+        check_stored(pathlib.Path(folder), target)
+        next_batch = position(self._data(step), str(folder))
         fields = self._read(step, _ListedArgs(state=ocp.args.StandardRestore(target)))["state"]
         fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
-        next_batch = from_json(int, self._data(step).get("next_batch"), f"{folder}, data: next_batch")
         return state.replace(**fields), next_batch
 
     def live_layers(self, step: int) -> LiveLayers | None:
@@ -447,7 +449,8 @@ class Checkpoints:
         return None if math.isnan(self._scores[step]) else self._scores[step]
 
     def _data(self, step: int) -> dict[str, Any]:
-        found = read_json(pathlib.Path(self.folder / str(step) / "data" / "metadata"))  # as Orbax writes JSON
+        path = pathlib.Path(self.folder / str(step) / "data" / "metadata")  # as Orbax writes JSON
+        found = read_json(path, finite=False)  # a score may be none
         return found if isinstance(found, dict) else {}
 
     def _read(self, step: int, items: Any) -> Any:

@@ -14,6 +14,9 @@ from fusion_jax.hourglass import STRIDE, check_size
 from fusion_jax.network import Stream, active_streams, fusion_layers
 from fusion_jax.skeletons import skeleton
 
+MAX_SIZE = 4096
+"""px along a side of what a network reads: a config from elsewhere must not fill the memory."""
+
 
 @dataclasses.dataclass(frozen=True)
 class InputConfig:
@@ -32,9 +35,11 @@ class InputConfig:
 
     def __post_init__(self):
         skeleton(self.skeleton), skeleton(self.heatmap_skeleton)
-        check_field(self.image_size > 0, "inputs.image_size", self.image_size, "a positive number of px")
-        check_field(self.heatmap_size > 0, "inputs.heatmap_size", self.heatmap_size, "a positive number of px")
-        check_field(self.heatmap_sigma_px > 0, "inputs.heatmap_sigma_px", self.heatmap_sigma_px, "> 0 px")
+        for name in ("image_size", "heatmap_size"):
+            value = getattr(self, name)
+            check_field(0 < value <= MAX_SIZE, f"inputs.{name}", value, f"a positive number of px, at most {MAX_SIZE}")
+        ok = 0 < self.heatmap_sigma_px <= MAX_SIZE
+        check_field(ok, "inputs.heatmap_sigma_px", self.heatmap_sigma_px, f"> 0 px and at most {MAX_SIZE}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,7 +173,8 @@ class OptimConfig:
         check_field(0 <= self.anneal_from < 1, "optim.anneal_from", self.anneal_from, "in [0, 1)")
         eps = self.skip_dead is None or 0 <= self.skip_dead < 0.5
         check_field(eps, "optim.skip_dead", self.skip_dead, "none, or in [0, 0.5)")
-        check_field(self.skip_every >= 1, "optim.skip_every", self.skip_every, ">= 1")
+        check_field(self.warmup_steps < 2**31, "optim.warmup_steps", self.warmup_steps, "below 2^31")
+        check_field(1 <= self.skip_every < 2**31, "optim.skip_every", self.skip_every, ">= 1 and below 2^31")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,8 +209,8 @@ class Config:
     def __post_init__(self):
         splits = ("train", "train+validation")
         check_field(self.train_split in splits, "train_split", self.train_split, " or ".join(splits))
-        check_field(self.steps >= 1, "steps", self.steps, ">= 1")
-        check_field(self.batch_size >= 1, "batch_size", self.batch_size, ">= 1")
+        check_field(1 <= self.steps < 2**31, "steps", self.steps, ">= 1 and below 2^31")
+        check_field(1 <= self.batch_size <= 2**20, "batch_size", self.batch_size, ">= 1 and at most 2^20")
         check_field(0 <= self.seed < 2**32, "seed", self.seed, "0 to 2^32 - 1")
         if self.optim.alpha_final is not None:
             learned = isinstance(self.network, NetworkConfig) and self.network.strategy == "learned"

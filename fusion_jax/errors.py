@@ -53,12 +53,12 @@ def unknown_name(kind: str, name: object, known) -> UserError:
     import difflib
 
     known = sorted(known)
-    close = difflib.get_close_matches(str(name), known, n=1)
+    close = difflib.get_close_matches(str(name)[:100], known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UserError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return UserError(f"unknown {kind} {name!r:.100}.{hint} Known: {', '.join(known)}.")
 
 
 def check_field(ok: bool, field: str, value: object, expected: str) -> None:
     """Raises UserError naming a config field, its value and what was expected, unless `ok`."""
     if not ok:
-        raise UserError(f"config: {field} is {value!r}, expected {expected}")
+        raise UserError(f"config: {field} is {value!r:.200}, expected {expected}")

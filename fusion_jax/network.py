@@ -16,6 +16,8 @@ from fusion_jax.conv import conv_pool_relu
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.mixing import Mixing, declare_mixing, fuse
 
+MAX_STREAMS, MAX_LAYERS = 32, 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Conv:
@@ -30,8 +32,9 @@ class Conv:
     """VALID or SAME, as in jax.lax."""
 
     def __post_init__(self):
-        for name in ("features", "kernel", "stride", "pool"):
-            check_field(getattr(self, name) >= 1, f"Conv.{name}", getattr(self, name), ">= 1")
+        for name, most in (("features", 2**16), ("kernel", 1024), ("stride", 1024), ("pool", 1024)):
+            value = getattr(self, name)
+            check_field(1 <= value <= most, f"Conv.{name}", value, f">= 1 and at most {most}")
         check_field(self.padding in ("VALID", "SAME"), "Conv.padding", self.padding, "'VALID' or 'SAME'")
 
 
@@ -44,7 +47,8 @@ class Dense:
     """Probability of dropping a feature while training."""
 
     def __post_init__(self):
-        check_field(self.features >= 1, "Dense.features", self.features, ">= 1")
+        ok = 1 <= self.features <= 2**20
+        check_field(ok, "Dense.features", self.features, f">= 1 and at most {2**20}")
         check_field(0 <= self.dropout < 1, "Dense.dropout", self.dropout, "in [0, 1)")
 
 
@@ -66,8 +70,14 @@ def fusion_layers(streams: tuple[Stream, ...]) -> tuple[Layer, ...]:
       UserError: naming the layer and the streams, where two streams differ in anything but width.
     """
     depths = {stream.name: len(stream.layers) for stream in streams}
+    if any(len(name) > 100 for name in depths):
+        raise UserError("a stream's name is longer than 100 letters; it becomes the name of its parameters")
     if not streams or 0 in depths.values() or len(set(depths.values())) != 1 or len(depths) != len(streams):
         raise UserError(f"streams need distinct names and one common number of layers >= 1, got {depths}")
+    if len(depths) > MAX_STREAMS or max(depths.values()) > MAX_LAYERS:
+        raise UserError(
+            f"{len(depths)} streams of {max(depths.values())} layers; expected at most {MAX_STREAMS} of {MAX_LAYERS}"
+        )
     if "fusion" in depths:
         raise UserError("no stream may be called 'fusion'; that is the fusion stream's name")
     merged = []

@@ -71,7 +71,7 @@ def read_camera(path: pathlib.Path) -> KnownCamera:
     """
     if os.path.exists(path) and (not os.path.isfile(path) or os.path.getsize(path) > _MAX_FILE):
         raise UserError(f"{path} is no camera file; expected an ordinary JSON file of at most {_MAX_FILE} bytes")
-    data = read_json(path)
+    data = read_json(path, finite=False)  # a field that is not is named below
     if not isinstance(data, dict):
         raise UserError(f"{path}: expected an object with {', '.join(_ONE_FORM)}, got {_short(data)}")
     needed = _OTHER_FORM if "intrinsics" in data else _ONE_FORM

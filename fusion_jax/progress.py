@@ -18,7 +18,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from fusion_jax.distributed import writes
-from fusion_jax.records import write_text
+from fusion_jax.records import write_bytes
 
 _SHOWN = {
     "loss": "{:.3g}",
@@ -121,13 +121,13 @@ def _forget_after(path: pathlib.Path, start: int) -> None:
     """Drops rows of steps that a killed run did and did not save, and a last line that was cut short."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
+    lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     kept = []
     for number, line in enumerate(lines, start=1):
         try:
             wanted = json.loads(line)["step"] <= start
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             wanted = number < len(lines)  # a kill cuts the last line alone; what else is broken the report names
         if wanted:
             kept.append(line)
-    write_text(path, "".join(f"{line}\n" for line in kept))
+    write_bytes(path, "".join(f"{line}\n" for line in kept).encode(errors="surrogateescape"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import types
@@ -11,6 +13,12 @@ import typing
 from typing import Any
 
 from fusion_jax.errors import UserError
+
+MAX_BYTES = 256 * 2**20
+"""Of a JSON file: a trained_on.json that lists every frame of the largest dataset has a hundredth."""
+MAX_DEPTH = 64
+"""Of lists and objects in one another; whatever walks through the data later stays far from Python's own limit."""
+_SHOWN = 200  # characters of a wrong value in an error
 
 
 def to_json(value: Any) -> Any:
@@ -48,20 +56,76 @@ def from_json(hint: Any, data: Any, where: str) -> Any:
     if hint is type(None):
         return None if data is None else _refuse(where, "null", data)
     if hint is float and type(data) is int:
-        return float(data)
+        return float(data) if abs(data) < 1 << 1023 else _refuse(where, "a number that a float can hold", data)
     if type(data) is not hint:
         return _refuse(where, hint.__name__, data)
+    if hint is float and not math.isfinite(data):
+        return _refuse(where, "a finite number", data)
     return data
 
 
-def read_json(path: pathlib.Path) -> Any:
-    """Parsed JSON of a file. Raises UserError where it is missing or not JSON."""
+def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
+    """JSON data, taken strictly: text of UTF-8, finite numbers, each name of an object once, MAX_DEPTH at most.
+
+    Python's own reader takes NaN and Infinity, makes infinity of 1e999, and of a name that comes twice keeps the last.
+
+    Args:
+      finite: refuse numbers that are not; without it NaN and Infinity come out as such.
+
+    Raises:
+      ValueError: it is something else, in words that go behind the file's name.
+    """
+    numbers: dict[str, Any] = {"parse_constant": _no_number, "parse_float": _finite} if finite else {}
     try:
-        return json.loads(path.read_text())
+        text = text.decode("utf-8") if isinstance(text, bytes) else text
+        data = json.loads(text, object_pairs_hook=_object, **numbers)
+    except RecursionError:
+        raise ValueError(f"it nests deeper than {MAX_DEPTH}") from None
+    _check_depth(data)
+    return data
+
+
+def read_json(path: pathlib.Path, *, finite: bool = True) -> Any:
+    """Parsed JSON of a file, as `parse_json`. Raises UserError where it is missing, no file, too large, or not JSON."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would wait for ever
+            raise ValueError("it is no ordinary file")
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+        if len(data) > MAX_BYTES:
+            raise ValueError(f"it has more than {MAX_BYTES} bytes")
+        return parse_json(data, finite=finite)
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except (ValueError, RecursionError, OSError) as error:  # also thousands of digits, or of brackets in brackets
+    except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON: {error}") from None
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(word: str) -> float:
+    value = float(word)
+    return value if math.isfinite(value) else _no_number(word[:40])
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        (name, _), *_ = collections.Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object names {name[:80]!r} twice")
+    return found
+
+
+def _check_depth(data: Any) -> None:
+    level = [data]
+    for _ in range(MAX_DEPTH + 1):
+        inner = (value.values() if type(value) is dict else value for value in level if type(value) in (dict, list))
+        level = [item for values in inner for item in values if type(item) in (dict, list)]
+        if not level:
+            return
+    raise ValueError(f"it nests deeper than {MAX_DEPTH}")
 
 
 def one_line(text: str) -> str:
@@ -115,7 +179,7 @@ def _record_from_json(cls: type, data: Any, where: str) -> Any:
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(data.keys() - fields.keys())
     if unknown:
-        raise UserError(f"{where}: unknown field {unknown[0]!r}; {cls.__name__} has {', '.join(fields)}")
+        raise UserError(f"{where}: unknown field {_short(unknown[0])}; {cls.__name__} has {', '.join(fields)}")
     missing = [
         name
         for name, field in fields.items()
@@ -142,4 +206,11 @@ def _union_from_json(args: tuple, data: Any, where: str) -> Any:
 
 
 def _refuse(where: str, expected: str, came: Any) -> Any:
-    raise UserError(f"{where}: expected {expected}, got {came!r}")
+    raise UserError(f"{where}: expected {expected}, got {_short(came)}")
+
+
+def _short(value: Any) -> str:
+    if type(value) is int and value.bit_length() > 1 << 13:  # Python writes out no more digits than that
+        return f"a number of {value.bit_length()} bits"
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "..."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fusion_jax.errors import UserError
 from fusion_jax.report_page import Section, definitions, paragraph, subtitle, table
 from fusion_jax.run_record import RunRecord
 
@@ -12,10 +13,21 @@ from fusion_jax.run_record import RunRecord
 def benchmark_sections(run: RunRecord) -> list[Section]:
     """One section for every evaluation that was scored by a protocol of `protocols.PROTOCOLS`."""
     return [
-        _section(evaluation.split, evaluation.scores["benchmark"])
+        _checked_section(run, evaluation.split, evaluation.scores["benchmark"])
         for evaluation in run.evaluations
         if isinstance(evaluation.scores.get("benchmark"), Mapping)
     ]
+
+
+def _checked_section(run: RunRecord, split: str, benchmark: Mapping[str, Any]) -> Section:
+    try:
+        return _section(split, benchmark)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        path = run.workdir / "eval" / f"{split}.json"
+        raise UserError(
+            f"{path}: benchmark is not as evaluating writes it ({type(error).__name__}: {str(error)[:80]}); "
+            f"run `fusion-jax evaluate --workdir {run.workdir}` again"
+        ) from error
 
 
 def _section(split: str, benchmark: Mapping[str, Any]) -> Section:

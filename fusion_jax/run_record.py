@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,10 +10,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from fusion_jax.errors import UserError
+from fusion_jax.npz_file import read_npz
+from fusion_jax.records import read_json
 from fusion_jax.skeletons import Skeleton, skeleton
 from fusion_jax.training_log import Record, is_number, read_log
 
 Task = Literal["pose", "heatmaps"]
+_TRAINED = "give a work folder that `fusion-jax train` made"
 
 
 class Samples(NamedTuple):
@@ -96,7 +96,8 @@ class Evaluation(NamedTuple):
     @property
     def _fed(self) -> str:
         """The end of the files' name where the network was fed other heatmaps than it was trained with."""
-        found = re.search(rf"_{self.scores.get('heatmaps')}(_[0-9a-f]{{8}})?$", self.split)
+        kind = re.escape(str(self.scores.get("heatmaps")))
+        found = re.search(rf"_{kind}(_[0-9a-f]{{8}})?$", self.split)
         return found.group() if found else ""
 
     def command(self, workdir: Path) -> str:
@@ -127,37 +128,46 @@ class RunRecord(NamedTuple):
     @property
     def image_size(self) -> int:
         """Side of the network's input, px."""
-        return self._setting("inputs", "image_size")
+        return self._setting("inputs", "image_size", int)
 
     @property
     def strategy(self) -> str:
         """The fusion strategy's name, as in the config."""
-        return str(self._setting("network", "strategy"))
+        return self._setting("network", "strategy", str)
 
     @property
     def streams(self) -> list[str]:
         """The names of the streams that are read."""
-        names = [str(stream["name"]) for stream in self._setting("network", "streams")]
+        names = [str(stream["name"]) for stream in self._streams]
         return [self.strategy] if self.strategy in names else names
 
     @property
     def num_layers(self) -> int:
         """L."""
-        return len(self._setting("network", "streams")[0]["layers"])
+        return len(self._streams[0]["layers"])
 
     @property
     def skeleton(self) -> Skeleton:
         """The layout of the predicted poses."""
-        return skeleton(self._setting("inputs", "skeleton"))
+        return skeleton(self._setting("inputs", "skeleton", str))
 
-    def _setting(self, group: str, field: str) -> Any:
+    @property
+    def _streams(self) -> list[Record]:
+        streams = self._setting("network", "streams", list)
+        whole = all(isinstance(s, dict) and isinstance(s.get("layers"), list) and "name" in s for s in streams)
+        if not streams or not whole:
+            raise UserError(f"{self.workdir / 'config.json'}: network.streams holds no streams of layers; {_TRAINED}")
+        return streams
+
+    def _setting(self, group: str, field: str, kind: type) -> Any:
         try:
-            return self.config[group][field]
+            found = self.config[group][field]
         except (KeyError, TypeError):
-            raise UserError(
-                f"{self.workdir / 'config.json'}: {group}.{field} is missing; "
-                "give a work folder that `fusion-jax train` made"
-            ) from None
+            raise UserError(f"{self.workdir / 'config.json'}: {group}.{field} is missing; {_TRAINED}") from None
+        if type(found) is not kind:
+            what = f"{group}.{field} is {found!r:.80}, expected {kind.__name__}"
+            raise UserError(f"{self.workdir / 'config.json'}: {what}; {_TRAINED}")
+        return found
 
 
 def read_run(workdir: Path, *, log: bool = True) -> RunRecord:
@@ -190,7 +200,7 @@ def read_evaluations(workdir: Path, layout: Skeleton, task: Task = "pose") -> li
         only2d = task == "pose" and "benchmark" in scores and scores.get(score) is None
         if not only2d and not is_number(scores.get(score)):
             raise UserError(
-                f"{path}: {score} is {scores.get(score)!r}, expected a number of {unit}; "
+                f"{path}: {score} is {scores.get(score)!r:.80}, expected a number of {unit}; "
                 f"run `fusion-jax evaluate --workdir {workdir}` again"
             )
         kept = path.with_name(f"{path.stem}_samples.npz")
@@ -230,10 +240,9 @@ def _read_arrays(
     """`tails` are shapes behind N, () where nothing is said, None for any length."""
     again = f"run `fusion-jax evaluate --workdir {path.parent.parent}` again"
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in fields}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}); {again}") from None
+        arrays = read_npz(path, fields)
+    except UserError as error:
+        raise UserError(f"{error}; {again}") from None
     n = arrays["frame"].size
     for name, array in arrays.items():
         expected = (n, *tails.get(name, ()))
@@ -249,10 +258,7 @@ def _fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
 
 
 def _read_object(path: Path) -> Record:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error}); make it again") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(content).__name__}; make it again")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -18,6 +19,9 @@ from fusion_jax.hourglass import Hourglass
 from fusion_jax.network import FusionNet, active_streams
 from fusion_jax.optim import HEATMAP_NETWORK, make_optimizer
 from fusion_jax.skeletons import skeleton
+
+MAX_PARAMETERS = 2**31
+"""With Adam's moments 26 GB; a config from elsewhere must not ask for more than any machine has."""
 
 
 class TrainState(struct.PyTreeNode):
@@ -108,7 +112,7 @@ def create_state(
       extra_inputs: (name, shape of one example) of streams other than `batch.STREAMS`.
 
     Raises:
-      UserError: the shape of a stream's input is not known.
+      UserError: the shape of a stream's input is not known, or there are more than MAX_PARAMETERS.
     """
     init_key, run_key = jax.random.split(key)
     heatmap_network: Hourglass | None = None
@@ -132,6 +136,7 @@ def create_state(
             constants["pose_std_mm"] = jnp.asarray(pose_std_mm, jnp.float32)
         if config.heatmaps.in_step:
             heatmap_network = _add_heatmap_network(config.heatmaps, init_key, params, constants)
+    _check_size((params, constants))
     tx = make_optimizer(config.optim, config.steps)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -146,6 +151,16 @@ def create_state(
         heatmaps=config.heatmaps,
         heatmap_network=heatmap_network,
     )
+
+
+def _check_size(variables: Any) -> None:
+    """Raises UserError for a network that fits no machine; where shapes alone are worked out, before it is made."""
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables))
+    if count > MAX_PARAMETERS:
+        raise UserError(
+            f"the network of this config has {count:.3g} parameters, expected at most {MAX_PARAMETERS:.3g}; "
+            "make its layers narrower"
+        )
 
 
 def _init_hourglass(network: nn.Module, inputs: InputConfig, key: jax.Array) -> tuple[Any, Any]:

@@ -21,7 +21,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import fake_batch
 from fusion_jax.checkpoint import Checkpoints
-from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, check_field
+from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError, check_field
 from fusion_jax.fusion import fusion_weights
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.machine import machine_words
@@ -196,7 +196,10 @@ class _Timer:
         self._path, self._clock = path, time.perf_counter()
 
     def lap(self) -> None:
-        before = read_json(self._path)["seconds"] if self._path.exists() else 0.0
+        found = read_json(self._path) if self._path.exists() else {}
+        before = found.get("seconds", 0.0) if isinstance(found, dict) else None
+        if not isinstance(before, int | float):
+            raise UserError(f"{self._path} does not tell seconds; delete it, and they are counted from here on")
         now = time.perf_counter()
         write_json(self._path, {"seconds": before + now - self._clock, "machine": machine_words()})
         self._clock = now

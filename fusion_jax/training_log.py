@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fusion_jax.errors import UserError
+from fusion_jax.records import parse_json
 
 Record = Mapping[str, Any]
+MAX_BYTES = 10**9  # a million steps' log has a tenth
+LISTS = ("fusion_weights",)  # fields that hold a list of numbers; all others hold one
 _MOST_NORMS = 1000  # parameters; each becomes a line of a picture
 
 
@@ -29,13 +31,17 @@ def read_log(path: Path, *, nested: bool = False) -> tuple[list[Record], list[Re
     """
     if not path.is_file():
         raise UserError(f"{path} is missing: run `fusion-jax train --workdir {path.parent}` first")
+    if path.stat().st_size > MAX_BYTES:
+        raise UserError(
+            f"{path} is {path.stat().st_size} bytes long, expected at most {MAX_BYTES}; is it a log at all?"
+        )
     lines = path.read_bytes().split(b"\n")
     by_step: dict[str, dict[int, Record]] = {"train": {}, "validation": {}}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line, finite=False)  # their field is named below
         except ValueError as error:
             if number == len(lines):  # no line end: cut short
                 continue
@@ -71,8 +77,8 @@ def _check_record(record: Any, where: str) -> None:
     `layer_grad_norms` alone is an object of finite numbers, by parameter.
     """
     if not isinstance(record, dict):
-        raise UserError(f"{where}: {record!r} is not a JSON object; repair or delete the line")
-    if not isinstance(record.get("kind"), str) or not isinstance(record.get("step"), int):
+        raise UserError(f"{where}: {record!r:.80} is not a JSON object; repair or delete the line")
+    if not isinstance(record.get("kind"), str) or type(record.get("step")) is not int:
         raise UserError(f"{where}: expected a text `kind` and a whole number `step`; repair or delete the line")
     for field, value in record.items():
         if field == "layer_grad_norms":
@@ -80,7 +86,12 @@ def _check_record(record: Any, where: str) -> None:
             continue
         numbers = value if isinstance(value, list) else [] if field == "kind" else [value]
         if not all(is_number(v) for v in numbers):
-            raise UserError(f"{where}: {field} is {value!r}, expected finite numbers; did the training diverge there?")
+            raise UserError(
+                f"{where}: {field[:80]} is {value!r:.80}, expected finite numbers; did the training diverge there?"
+            )
+        if isinstance(value, list) != (field in LISTS):
+            expected = "a list of numbers" if field in LISTS else "one number"
+            raise UserError(f"{where}: {field[:80]} is {value!r:.80}, expected {expected}; repair or delete the line")
 
 
 def _check_norms(norms: Any, where: str) -> None:
@@ -92,4 +103,6 @@ def _check_norms(norms: Any, where: str) -> None:
 
 def is_number(value: object) -> bool:
     """Whether a JSON value is a finite number (true and false are none)."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if type(value) is int:
+        return abs(value) < 1 << 1023  # so that a float can hold it
+    return isinstance(value, float) and math.isfinite(value)

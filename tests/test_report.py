@@ -448,7 +448,7 @@ def test_broken_samples_are_named(maker, change, words):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("eval/test.json", "{", "not JSON"),
+        ("eval/test.json", "{", "cannot be read as JSON"),
         ("eval/test.json", '{"mpjpe_mm": null}', "mpjpe_mm is None"),
         ("config.json", "[]", "expected a JSON object"),
         ("config.json", '{"network": {}}', "inputs.skeleton is missing"),

@@ -12,6 +12,7 @@ import zlib
 MAX_BYTES = 64 * 2**20  # the largest pose file holds 6343 rows of 96 doubles, 5 MB
 _MAX_VARIABLES, _MAX_DIMENSIONS, _MAX_BLOCKS = 64, 10, 20_000
 _REALS = {21: 4, 44: 4, 22: 8, 45: 8}  # the format's numbers for its 4 and 8 byte reals
+_PACKED = 4  # of a variable's flags
 _GDR, _RVDR, _ZVDR, _VXR, _VVR, _CCR, _CPR, _CVVR = 2, 3, 8, 6, 7, 10, 11, 13
 
 
@@ -96,11 +97,15 @@ def check_structure(data: bytes, variable: str) -> None:
 def _check_variable(data: bytes, vdr: _Record, word: int, name_size: int, r_sizes: list[int], wanted: str) -> str:
     """Checks a variable's record, and its data if it is the wanted one; returns its name."""
     data_type, last_record, index = vdr.number(), vdr.number(), vdr.offset()
-    vdr.take(word + 4)
-    sparse = vdr.number()
+    vdr.take(word)
+    flags, sparse = vdr.number(), vdr.number()
     vdr.take(12)
     elements = vdr.number()
-    vdr.take(4 + word + 4)
+    vdr.take(4)
+    packing = vdr.offset()
+    vdr.take(4)
+    if flags & _PACKED:
+        _Record(data, packing, word, (_CPR,))  # a reader asks for as many bytes as it says
     name = vdr.take(name_size).split(b"\0")[0].decode("ascii", "replace")
     if name.strip().lower() != wanted.lower():
         return name

@@ -11,7 +11,6 @@ is the header's.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from typing import Any
 from data_pipelines.bvh import Bvh
 from data_pipelines.synthetic_humans.mocap_mappings import CROWN, JOINTS, JointMapping, Point, source_index
 from fusion_jax.errors import UserError, unknown_name
+from fusion_jax.records import parse_json
 
 _SETTINGS = ("unit_mm", "up", "drop_first_frame", "fps")
 _DERIVED = ("pelvis", "spine", "head_top")
@@ -48,8 +48,8 @@ def read_overrides(path: Path) -> Overrides:
     """The overrides in the JSON file at `path`. Raises UserError naming file and field."""
     try:
         with path.open("rb") as file:
-            fields = json.loads(file.read(_MAX_BYTES).decode("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, 5000 digits
+            fields = parse_json(file.read(_MAX_BYTES), finite=False)  # their field is named below
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, 5000 digits
         raise UserError(f"{path}: expected a JSON object, came an unreadable file ({error}); repair it") from error
     if not isinstance(fields, dict):
         raise UserError(f"{path}: expected a JSON object, came {_show(fields)}; write {{...}}")

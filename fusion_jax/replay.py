@@ -18,6 +18,7 @@ from fusion_jax import sharding
 from fusion_jax.checkpoint import load_run
 from fusion_jax.errors import UserError
 from fusion_jax.heatmap_steps import heatmap_train_step
+from fusion_jax.npz_file import read_npz
 from fusion_jax.scoring import place_batch
 from fusion_jax.skip_dead import Skipping
 from fusion_jax.start import LoopOptions, ready, training_data
@@ -25,7 +26,6 @@ from fusion_jax.state import TrainState
 from fusion_jax.steps import train_step
 
 _KEPT = re.compile(r"step_([1-9][0-9]*)(?:_process_([0-9]+))?\.npz")
-_MOST_BYTES = 4 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _read_batch(workdir: pathlib.Path, step: int, like: dict[str, Any]) -> dict[
     expected = {
         jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(like)
     }
-    shares = [_read_share(path, set(expected)) for _, path in paths]
+    shares = [read_npz(path, list(expected)) for _, path in paths]
     joined = {name: np.concatenate([share[name] for share in shares]) for name in expected}
     for name, leaf in expected.items():
         leaf = np.asarray(leaf)
@@ -167,17 +167,6 @@ def _read_batch(workdir: pathlib.Path, step: int, like: dict[str, Any]) -> dict[
                 f"{leaf.dtype}; it is of another run, or processes' shares are missing"
             )
     return jax.tree.unflatten(jax.tree.structure(like), [joined[name] for name in expected])
-
-
-def _read_share(path: pathlib.Path, names: set[str]) -> dict[str, np.ndarray]:
-    if path.stat().st_size > _MOST_BYTES:
-        raise UserError(f"{path} is {path.stat().st_size} bytes long, expected at most {_MOST_BYTES}")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in names}
-    except Exception as error:  # of zipfile's, zlib's and NumPy's own kinds
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UserError(f"{path} cannot be read as a kept batch ({reason}); delete it") from error
 
 
 def _finite(array: np.ndarray) -> bool:

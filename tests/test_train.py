@@ -132,6 +132,39 @@ def test_t01_stopped_and_resumed_ends_bit_for_bit_where_unbroken_does(unbroken, 
     assert_same(run(tmp_path), unbroken[1])
 
 
+def test_t02_killed_in_the_middle_of_a_save_it_goes_on_bit_for_bit(unbroken, tmp_path):
+    """SIGKILL while step 3 is being written; 20 kills at random points are benchmarks/soak.py's, below."""
+    script = (
+        "import sys, pathlib, time; sys.path[:0] = sys.argv[1:3]\n"
+        "import jax; jax.config.update('jax_num_cpu_devices', 4)\n"
+        "import small; from fusion_jax import checksums, train as t\n"
+        "real = checksums.write_checksums\n"
+        "def write(folder, **options):\n"
+        "    real(folder, **options)\n"
+        "    if folder.name.startswith('3.'): print('writing', flush=True); time.sleep(600)\n"
+        "checksums.write_checksums = write\n"
+        "options = t.LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=1)\n"
+        "t.train(small.config(), pathlib.Path(sys.argv[3]), pathlib.Path(sys.argv[4]), options)\n"
+    )
+    args = [sys.executable, "-c", script, ROOT, ROOT / "tests", small.data_dir(), tmp_path]
+    with subprocess.Popen(args, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.kill()
+    there = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert there == ["1", "2", "3.orbax-checkpoint-tmp"]
+    assert_same(run(tmp_path), unbroken[1])
+    assert "3.orbax-checkpoint-tmp" not in {path.name for path in (tmp_path / "checkpoints").iterdir()}
+
+
+@pytest.mark.slow
+def test_t02_killed_twenty_times_it_ends_where_one_that_was_left_alone_does():
+    """Minutes. The full length, 20,000 steps: python benchmarks/soak.py"""
+    soak = [sys.executable, ROOT / "benchmarks" / "soak.py", "--steps", "4000", "--kills", "20", "--seconds", "0.5"]
+    done = subprocess.run([*soak, "--checkpoint-every", "20"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "bit for bit" in done.stdout
+
+
 @pytest.mark.slow
 def test_resuming_with_another_number_of_workers(unbroken, tmp_path):
     """Slow because worker processes start as new interpreters."""

@@ -4,7 +4,9 @@ WORKDIR/config.json     the Config
 WORKDIR/dataset.json    which data: name, folder, fingerprint
 WORKDIR/trained_on.json whom the weights have seen, earlier runs they started from included
 WORKDIR/checkpoints/N   state after N steps, the position of the training data, which layers its steps read where some
-                        may be skipped, and the card of what the weights are
+                        may be skipped, the card of what the weights are, and the three files above once more
+
+The last may be elsewhere (checkpoint_place.py), and a lost work folder is made again from it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +33,7 @@ from jax.experimental import multihost_utils
 
 from fusion_jax import checksums
 from fusion_jax.card import card, check_card
+from fusion_jax.checkpoint_place import check_reachable, checkpoint_folder, is_bucket, is_default
 from fusion_jax.config import Config
 from fusion_jax.distributed import writes
 from fusion_jax.errors import CheckpointError, UserError
@@ -45,7 +48,8 @@ from fusion_jax.transfers import any_transfers
 _SEEN = "trained_on.json"
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 _DELETING = ".deleting"
-_UNLISTED = ("_CHECKPOINT_METADATA", "commit_success.txt")
+_COMMITTED = "commit_success.txt"
+_UNLISTED = ("_CHECKPOINT_METADATA", _COMMITTED)
 """Files that Orbax writes on after a checkpoint has its name: times. A restore does without."""
 _SIDE_FILES = ("_sharding",)
 """Files that a restore does without, but which have to be as they were written."""
@@ -60,6 +64,36 @@ class DatasetRecord:
     name: str
     data_dir: str
     fingerprint: str
+
+
+class OwnRecord(NamedTuple):
+    """What a run says of itself: in the files of its work folder, and in its checkpoints.
+
+    Attributes:
+      config: of the run.
+      dataset: which data.
+      seen: everything that its weights were ever trained on.
+    """
+
+    config: Config
+    dataset: DatasetRecord
+    seen: list[Seen]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON data; `own_record_from_json` reads it."""
+        seen = [part.to_json() for part in self.seen]
+        return {"config": to_json(self.config), "dataset": to_json(self.dataset), "trained_on": seen}
+
+
+def own_record_from_json(data: Any, where: str) -> OwnRecord:
+    """What `OwnRecord.to_json` made. Raises UserError naming `where` where the data is something else."""
+    if not isinstance(data, dict) or data.keys() != {"config", "dataset", "trained_on"}:
+        raise UserError(f"{where}: expected an object of config, dataset and trained_on, got {str(data)[:100]}")
+    return OwnRecord(
+        from_json(Config, data["config"], f"{where}, config"),
+        from_json(DatasetRecord, data["dataset"], f"{where}, dataset"),
+        seen_from_json(data["trained_on"], f"{where}, trained_on"),
+    )
 
 
 def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord, seen: list[Seen]) -> None:
@@ -84,6 +118,7 @@ def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
 def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainState) -> None:
     """Writes the only checkpoint of a run that was not trained in this folder; returns when it is on disk."""
     with contextlib.closing(Checkpoints(workdir, config)) as checkpoints:
+        checkpoints.own_record = OwnRecord(*load_run(workdir), load_seen(workdir))
         checkpoints.save_and_wait(step, state, step)
 
 
@@ -112,26 +147,39 @@ def load_seen(workdir: pathlib.Path) -> list[Seen]:
     return seen_from_json(read_json(path), str(path))
 
 
-def check_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord) -> None:
+def has_run(workdir: pathlib.Path) -> bool:
+    """Whether a work folder says which run it holds."""
+    return (workdir / "config.json").exists()
+
+
+def check_run(
+    workdir: pathlib.Path, config: Config, dataset: DatasetRecord, saved: tuple[OwnRecord, str] | None = None
+) -> None:
     """Compares a run that is to go on with what its work folder says.
+
+    Args:
+      workdir: of the run.
+      config, dataset: what it is to go on with.
+      saved: what a checkpoint says, and its name, where the work folder says nothing.
 
     Raises:
       UserError: the folder belongs to another run, naming every differing field with both values.
     """
-    old_config, old_dataset = load_run(workdir)
+    old_config, old_dataset = load_run(workdir) if saved is None else saved[0][:2]
+    where, option = (workdir, "--workdir") if saved is None else (saved[1], "--checkpoint-dir")
     moved = dataclasses.replace(old_dataset, data_dir=dataset.data_dir)  # the same data may have moved
     for what, old, new in (("config", old_config, config), ("dataset", moved, dataset)):
         lines = differences(to_json(old), to_json(new))
         if lines:
             raise UserError(
-                f"{workdir} holds a run with another {what}: {'; '.join(lines)}. Give the same settings to "
-                "resume it, or another --workdir to start a new run"
+                f"{where} holds a run with another {what}: {'; '.join(lines)}. Give the same settings to "
+                f"resume it, or another {option} to start a new run"
             )
 
 
 def load_run(workdir: pathlib.Path) -> tuple[Config, DatasetRecord]:
     """The config and dataset record of a work folder. Raises UserError where it holds no run."""
-    if not (workdir / "config.json").exists():
+    if not has_run(workdir):
         raise UserError(f"{workdir} holds no run (no config.json); run: fusion-jax train --workdir {workdir}")
     config = from_json(Config, read_json(workdir / "config.json"), str(workdir / "config.json"))
     dataset = from_json(DatasetRecord, read_json(workdir / "dataset.json"), str(workdir / "dataset.json"))
@@ -168,18 +216,38 @@ class Checkpoints:
 
     A checkpoint counts once it is whole: its files are listed with their checksums, and it has its name. Before one is
     restored every file is compared with that list; where it is damaged, the one before is taken, and that is said.
+
+    Attributes:
+      folder: which holds one folder for each.
+      elsewhere: its name, where it is not the work folder's own.
+      config: of the run; what was found out since may be set until the first is written or read.
+      own_record: kept in each that is written from now on; None for none.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: Config, keep: int = 3, timeout_s: float = 1200):
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        config: Config,
+        keep: int = 3,
+        timeout_s: float = 1200,
+        checkpoint_dir: str | None = None,
+    ):
         """
         Args:
           workdir: of the run.
           config: of the run.
           keep: this many newest ones stay, and the best.
           timeout_s: how long a write may take before it counts as hung.
+          checkpoint_dir: where they are; none: where the work folder says.
+
+        Raises:
+          UserError: they are elsewhere, or cannot be looked at.
         """
-        self._config, self._keep, self._timeout_s = config, keep, timeout_s
-        self.folder = epath.Path(workdir).absolute() / "checkpoints"
+        self.config, self._keep, self._timeout_s = config, keep, timeout_s
+        self.own_record: OwnRecord | None = None
+        self.folder = checkpoint_folder(pathlib.Path(workdir), checkpoint_dir)
+        self.elsewhere = None if is_default(pathlib.Path(workdir), self.folder) else str(self.folder)
+        check_reachable(self.folder)
         self._writing: int | None = None
         self._failed: CheckpointError | None = None
         self._failed_before = self._hung = False
@@ -197,7 +265,7 @@ class Checkpoints:
     def steps(self) -> list[int]:
         """The steps of all finished checkpoints, rising; whether they are sound is not looked at."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(p.name) for p in found if _STEP.fullmatch(p.name) and (p / checksums.NAME).exists())
+        return sorted(int(p.name) for p in found if _STEP.fullmatch(p.name) and _counts(p))
 
     @property
     def latest_step(self) -> int | None:
@@ -207,7 +275,7 @@ class Checkpoints:
             newest = max(self.steps, default=-1)
             for path in self._unlisted():
                 if int(path.name) > newest and int(path.name) not in self._sound:
-                    self._refuse(int(path.name), str(checksums.damage(path)))
+                    self._refuse(int(path.name), checksums.damage(path) or f"is not finished: it has no {_COMMITTED}")
             step = next((step for step in reversed(self.steps) if self._is_sound(step)), -1)
         if jax.process_count() > 1:
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
@@ -236,7 +304,12 @@ class Checkpoints:
         if writes() and self.folder.is_dir():
             for path in [*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(f"*{_DELETING}")]:
                 path.rmtree(missing_ok=True)
-            for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + self._unlisted():
+            unlisted = self._unlisted()
+            if is_bucket(self.folder):  # where they have their name from the beginning, a kill leaves them like this
+                for path in unlisted:
+                    path.rmtree(missing_ok=True)
+                unlisted = []
+            for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + unlisted:
                 aside = path.with_name(f"{path.name}.damaged")
                 aside.rmtree(missing_ok=True)
                 path.rename(aside)
@@ -274,12 +347,16 @@ class Checkpoints:
         data: dict[str, Any] = {"next_batch": next_batch}
         data |= {} if live is None else {"live": to_json(live)}
         data |= {} if score is None else {"score": score}
+        own = {} if self.own_record is None else {"run": ocp.args.JsonSave(self.own_record.to_json())}
         args = _ListedArgs(
             state=ocp.args.StandardSave(_arrays(state)),
             data=ocp.args.JsonSave(data),
-            card=ocp.args.JsonSave(card(self._config)),
+            card=ocp.args.JsonSave(card(self.config)),
+            **own,
         )
         self._writing, self._scores[step] = step, math.nan if score is None else score
+        self._sound.pop(step, None)  # what was there before
+        self._wrong.pop(step, None)
         try:
             self._checkpointer.save(self.folder / str(step), args=args)
         except Exception as error:  # of TensorStore's and Orbax's own kinds as well as the system's
@@ -395,8 +472,8 @@ class Checkpoints:
                 "program; train it anew"
             )
         found = self._read(step, _ListedArgs(card=ocp.args.JsonRestore()))
-        check_card(found["card"], self._config, str(folder))  # before shapes can clash
-        check_stored(pathlib.Path(folder), target)
+        check_card(found["card"], self.config, str(folder))  # before shapes can clash
+        check_stored(folder, target)
         next_batch = position(self._data(step), str(folder))
         fields = self._read(step, _ListedArgs(state=ocp.args.StandardRestore(target)))["state"]
         fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
@@ -406,6 +483,16 @@ class Checkpoints:
         """The `live` that a checkpoint was saved with. Raises UserError where it cannot be read."""
         data = self._data(step)
         return from_json(LiveLayers, data["live"], f"{self.folder / str(step)}, data: live") if "live" in data else None
+
+    def record_of(self, step: int) -> OwnRecord:
+        """What the run said of itself when a checkpoint was written. Raises UserError where it does not tell."""
+        folder = self.folder / str(step)
+        if not (folder / "run").exists():
+            raise UserError(
+                f"the checkpoint {folder} is of an older version of the program, which did not keep in it which run it "
+                "is of; bring back the work folder's config.json, dataset.json and trained_on.json"
+            )
+        return own_record_from_json(read_json(folder / "run" / "metadata"), f"{folder}, run")
 
     def _chosen(self, step: int | None) -> int:
         """The step to read. Raises UserError where there is none, or it is damaged."""
@@ -440,7 +527,7 @@ class Checkpoints:
     def _unlisted(self) -> list[epath.Path]:
         """Folders of steps that have no list of checksums, and so do not count."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [p for p in found if _STEP.fullmatch(p.name) and p.is_dir() and not (p / checksums.NAME).exists()]
+        return [p for p in found if _STEP.fullmatch(p.name) and p.is_dir() and not _counts(p)]
 
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
@@ -449,7 +536,7 @@ class Checkpoints:
         return None if math.isnan(self._scores[step]) else self._scores[step]
 
     def _data(self, step: int) -> dict[str, Any]:
-        path = pathlib.Path(self.folder / str(step) / "data" / "metadata")  # as Orbax writes JSON
+        path = self.folder / str(step) / "data" / "metadata"  # as Orbax writes JSON
         found = read_json(path, finite=False)  # a score may be none
         return found if isinstance(found, dict) else {}
 
@@ -471,9 +558,11 @@ class Checkpoints:
         path = self.folder / str(self._writing)
         self._scores.pop(self._writing or 0, None)
         self._writing = None
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             for left in self.folder.glob(f"{path.name}.orbax-checkpoint-tmp*"):
                 left.rmtree(missing_ok=True)
+            if is_bucket(path) and path.exists() and not _counts(path):
+                path.rmtree(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         return CheckpointError(
             f"{path} could not be written ({type(error).__name__}: {reason}); {self._kept_words()}. Look at free space "
@@ -486,7 +575,7 @@ class Checkpoints:
         return f"step {kept[-1]} is kept" if kept else "no step is saved yet"
 
     def _forget_old(self) -> None:
-        """Removes all but the newest few and the best; renamed first, so that a kill leaves none half."""
+        """Removes all but the newest few and the best; first that they count, so that a kill leaves none half."""
         if not writes():
             return
         steps = self.steps
@@ -494,8 +583,11 @@ class Checkpoints:
         best = min(scores, key=lambda step: scores[step], default=None)
         for step in steps[: -self._keep]:
             if step != best:
-                doomed = self.folder / f"{step}{_DELETING}"
-                (self.folder / str(step)).rename(doomed)
+                doomed = self.folder / str(step)
+                if is_bucket(doomed):  # where renaming is copying
+                    (doomed / checksums.NAME).unlink(missing_ok=True)
+                else:
+                    doomed = doomed.rename(doomed.with_name(f"{step}{_DELETING}"))
                 doomed.rmtree(missing_ok=True)
 
 
@@ -509,7 +601,12 @@ class _Listed(ocp.CompositeCheckpointHandler):
 
 @ocp.args.register_with_handler(_Listed, for_save=True, for_restore=True)
 class _ListedArgs(ocp.args.Composite, ocp.args.CheckpointArgs):
-    """The items of a checkpoint: state, data and card."""
+    """The items of a checkpoint: state, data, card and run."""
+
+
+def _counts(path: epath.Path) -> bool:
+    """Whether a folder of a step is finished: its list is there and, in a bucket, what Orbax writes after that."""
+    return (path / checksums.NAME).exists() and (not is_bucket(path) or (path / _COMMITTED).exists())
 
 
 def weights_digest(state: TrainState) -> str:

@@ -24,7 +24,7 @@ def write_checksums(folder: epath.Path, without: tuple[str, ...] = ()) -> None:
       folder: whole, save for this list.
       without: names of files that are not listed, as they may still change.
     """
-    wanted = sorted(name for name in _files(folder) if name.rpartition("/")[2] not in (NAME, *without))
+    wanted = sorted(name for name in files_below(folder) if name.rpartition("/")[2] not in (NAME, *without))
     files = {name: _about(folder / name) for name in wanted}
     (folder / NAME).write_text(json.dumps({"format": _FORMAT, "files": files}, indent=1))
 
@@ -50,7 +50,7 @@ def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
         return f"has a {NAME} that cannot be read"
     except OSError as error:
         return f"cannot be read ({error.strerror or error})"
-    there = set(_files(folder))
+    there = set(files_below(folder))
     for name, about in expected.items():
         if name not in there:
             if name.rpartition("/")[2] not in optional:
@@ -67,11 +67,17 @@ def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
     return None
 
 
-def _files(folder: epath.Path) -> Iterator[str]:
+def files_below(folder: epath.Path) -> Iterator[str]:
     """Every file below a folder, by its path from there; links to folders are not followed."""
+    top = _bare(folder)
     for where, _, names in folder.walk():
-        for name in names:
-            yield (where / name).relative_to(folder).as_posix()
+        inner = _bare(where).removeprefix(top).strip("/")
+        yield from (f"{inner}/{name}" if inner else name for name in names)
+
+
+def _bare(path: epath.Path) -> str:
+    """A path without gs://, which fsspec's walk takes off."""
+    return str(path).rpartition("://")[2].strip("/")
 
 
 def _about(path: epath.Path) -> list[Any]:

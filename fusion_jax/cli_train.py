@@ -122,6 +122,9 @@ class Train:
     """Steps between two checkpoints; one is also written whenever validation is better than it ever was."""
     keep: int = 3
     """So many newest checkpoints stay, and the best."""
+    checkpoint_dir: str | None = None
+    """Where checkpoints are, such as gs://BUCKET/FOLDER. The work folder remembers it, and a lost work folder is made
+    again from there by the same command. None: where it remembers, else in the work folder."""
     save_timeout: float = 1200.0
     """Seconds after which a checkpoint that is still not written counts as hung, and ends the run with exit code 4."""
     on_nonfinite: Literal["stop", "skip"] = "stop"
@@ -219,6 +222,7 @@ class Train:
             eval_every=self.eval_every,
             checkpoint_every=self.checkpoint_every,
             keep=self.keep,
+            checkpoint_dir=self.checkpoint_dir,
             save_timeout_s=self.save_timeout,
             on_nonfinite=self.on_nonfinite,
             stop_after=self.stop_after,

@@ -57,12 +57,17 @@ def init_from(
     return state.replace(params=params, constants=constants), load_seen(workdir)
 
 
-def adopt_live(config: Config, workdir: pathlib.Path) -> Config:
+def adopt_live(config: Config, workdir: pathlib.Path, began_as: Config | None = None) -> Config:
     """The config of a run in `workdir` that starts from a pruned one, cut down to the same layers.
 
     A run that has begun keeps the layers it began with, whatever became of the other. The config stays as it is where
     the run of init_from was not pruned, or the new one has another number of layers or a strategy that
     builds live layers alone.
+
+    Args:
+      config: of the run, as it was given.
+      workdir: of the run.
+      began_as: what it began with, where its work folder does not say.
 
     Raises:
       UserError: there is no run in the folder of init_from.
@@ -70,7 +75,7 @@ def adopt_live(config: Config, workdir: pathlib.Path) -> Config:
     if config.init_from is None or config.task != "pose":
         return config
     begun = (workdir / "config.json").exists()
-    old, _ = load_run(workdir if begun else pathlib.Path(config.init_from))
+    old = began_as or load_run(workdir if begun else pathlib.Path(config.init_from))[0]
     network = config.fusion
     if old.task != "pose" or old.fusion.live is None or network.strategy not in ("learned", "free"):
         return config

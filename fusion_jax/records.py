@@ -10,9 +10,12 @@ import os
 import pathlib
 import types
 import typing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from etils import epath
 
 MAX_BYTES = 256 * 2**20
 """Of a JSON file: a trained_on.json that lists every frame of the largest dataset has a hundredth."""
@@ -85,7 +88,7 @@ def parse_json(text: str | bytes, *, finite: bool = True) -> Any:
     return data
 
 
-def read_json(path: pathlib.Path, *, finite: bool = True) -> Any:
+def read_json(path: pathlib.Path | epath.Path, *, finite: bool = True) -> Any:
     """Parsed JSON of a file, as `parse_json`. Raises UserError where it is missing, no file, too large, or not JSON."""
     try:
         if path.exists() and not path.is_file():  # a pipe would wait for ever

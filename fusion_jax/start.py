@@ -19,7 +19,18 @@ from data_pipelines.loader import Batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, check_run, has_seen, load_seen, save_run, save_seen
+from fusion_jax.checkpoint import (
+    Checkpoints,
+    DatasetRecord,
+    OwnRecord,
+    check_run,
+    has_run,
+    has_seen,
+    load_seen,
+    save_run,
+    save_seen,
+)
+from fusion_jax.checkpoint_place import check_writable, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.distributed import check_agreed, writes
@@ -50,6 +61,8 @@ class LoopOptions:
     """Steps between two checkpoints; the last step is always saved, and every one that is best on people held out."""
     keep: int = 3
     """So many newest checkpoints stay, and the best."""
+    checkpoint_dir: str | None = None
+    """Where checkpoints are, a folder or gs://BUCKET/FOLDER; none: where the work folder remembers, or its own."""
     save_timeout_s: float = 1200.0
     """A checkpoint that is not written after this time counts as hung, and ends the run."""
     on_nonfinite: OnNonfinite = "stop"
@@ -91,7 +104,7 @@ class Ready(NamedTuple):
       state: before the next step.
       next_batch: its batch's number.
       live: the layers that it reads, of a run that skips dead ones and has begun.
-      resuming: whether the folder holds the run already.
+      resuming: whether the work folder holds the run already; a lost one does not.
       checkpoints: of the run.
     """
 
@@ -113,7 +126,12 @@ class Ready(NamedTuple):
 
     def claim(self, workdir: pathlib.Path) -> None:
         """Makes the folder this run's, which is about to write there; one that could not begin leaves it as it was."""
+        elsewhere = self.checkpoints.folder if self.checkpoints.elsewhere and writes() else None
+        if elsewhere:
+            check_writable(elsewhere)
         self.checkpoints.tidy()
+        if elsewhere:
+            remember(workdir, elsewhere)
         if not self.resuming and writes():
             save_run(workdir, self.config, self.record, self.seen)
 
@@ -143,17 +161,20 @@ def ready(
     datasets, record = open_training_data(config, data_dir)
     dataset = datasets[0][0]
     start_from = None if config.init_from is None else str(pathlib.Path(config.init_from).resolve())
-    config = adopt_live(dataclasses.replace(config, dataset=record.name, init_from=start_from), workdir)
-    config, net = _with_heatmap_net(config, mesh)
-    checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s)
+    config = dataclasses.replace(config, dataset=record.name, init_from=start_from)
+    checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s, options.checkpoint_dir)
     try:
         newest = checkpoints.latest_step
+        check_agreed({"checkpoints are in": checkpoints.elsewhere})
+        lost = None if newest is None or has_run(workdir) else checkpoints.record_of(newest)
+        config = adopt_live(config, workdir, *([lost.config] if lost else []))
+        config, net = _with_heatmap_net(config, mesh)
+        checkpoints.config = config
         begun = {"dataset": record.fingerprint, "newest checkpoint": newest}
         told = dataclasses.asdict(dataclasses.replace(options, show=True))
         check_agreed({"config": to_json(config), **begun, **told})  # now all have looked at the folder: one may write
-        resuming = newest is not None
-        if resuming:
-            check_run(workdir, config, record)
+        if newest is not None:
+            check_run(workdir, config, record, (lost, str(checkpoints.folder / str(newest))) if lost else None)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         seen += [part for part in (net.seen if net else []) if part not in seen]
         step = newest if at_most is None else checkpoints.newest(at_most)
@@ -161,7 +182,7 @@ def ready(
             shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
             state, next_batch = checkpoints.restore(shapes, mesh, options.shard_params, step)
             live = checkpoints.live_layers(step)
-            seen = _seen_before(workdir, config, seen)
+            seen = lost.seen if lost else _seen_before(workdir, config, seen)
         else:
             whole = net is not None or start_from is not None  # to take other weights over
             state = initial_state(config, dataset, mesh, options.shard_params and not whole)
@@ -177,6 +198,8 @@ def ready(
         if net is not None and not config.heatmaps.in_step:  # only now: predicting a whole dataset may take hours
             splits = {*config.train_split.split("+"), "validation"}
             datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
+        checkpoints.own_record = OwnRecord(config, record, seen)
+        resuming = newest is not None and lost is None
         yield Ready(config, mesh, datasets, record, seen, state, next_batch, live, resuming, checkpoints)
     finally:
         checkpoints.close()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-import pathlib
+import os
 from typing import Any
 
 import jax
+from etils import epath
 
+from fusion_jax.checksums import files_below
 from fusion_jax.errors import UserError
 
 MAX_RATIO = 100
@@ -15,7 +17,7 @@ MAX_RATIO = 100
 _ALWAYS = 2**28  # bytes that are read in any case
 
 
-def check_stored(folder: pathlib.Path, target: Any) -> None:
+def check_stored(folder: epath.PathLike, target: Any) -> None:
     """Raises UserError where a checkpoint's files are far too small for its state: arrays of nothing but zeros.
 
     Of arrays that were never written, only announced, a reader makes zeros, as many as are asked for.
@@ -25,14 +27,20 @@ def check_stored(folder: pathlib.Path, target: Any) -> None:
       target: the state's arrays or their shapes.
     """
     needed = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(target))
-    if needed <= _ALWAYS or not folder.is_dir():  # elsewhere than in a folder of this machine: not looked at
+    if needed <= _ALWAYS:
         return
-    stored = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    stored = sum(_size(epath.Path(folder) / name) for name in files_below(epath.Path(folder)))
     if needed > MAX_RATIO * stored + _ALWAYS:
         raise UserError(
             f"the checkpoint {folder} holds {stored} bytes, its config announces a state of {needed}; they do not "
             "belong together, use the config.json that was written with these weights"
         )
+
+
+def _size(path: epath.Path) -> int:
+    """Bytes of a file. etils' own stat wants a name for the files' owner, which a container need not have."""
+    with path.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
 
 
 def position(data: Any, where: str) -> int:

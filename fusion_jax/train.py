@@ -11,6 +11,7 @@ import time
 from data_pipelines.bad_examples import BadExamples
 from data_pipelines.loader import Batches
 from fusion_jax import sharding
+from fusion_jax.checkpoint_place import check_workdir
 from fusion_jax.config import Config
 from fusion_jax.distributed import writes
 from fusion_jax.errors import TrainingInterruptedError
@@ -47,6 +48,7 @@ def train(
       TrainingInterruptedError: after SIGINT or SIGTERM, once a checkpoint is written.
     """
     options = options or LoopOptions()
+    check_workdir(workdir)
     options = dataclasses.replace(options, show=options.show and writes())
     with (
         workdir_lock(workdir) if writes() else contextlib.nullcontext(),

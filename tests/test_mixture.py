@@ -254,7 +254,7 @@ def test_training_refuses_to_go_on_from_who_had_seen_its_held_out_people(person,
     base = base_dataset()
     before = Seen(base.name, base.family, False, (person,), {})
     monkeypatch.setattr(train_module, "init_from", lambda state, *_: (state, [before]))
-    monkeypatch.setattr(train_module, "adopt_live", lambda config, _: config)  # which reads that run as well
+    monkeypatch.setattr(train_module, "adopt_live", lambda config, *_: config)  # which reads that run as well
     message = (
         f"{person} of {base.name}'s {split} split was trained on (as {base.name}); a score on what training has seen "
         "says nothing. Test on another dataset, or train without them"

@@ -18,7 +18,7 @@ LAYERS = (
     {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch", "transfers"},
     {"host_memory", "finding"},
     {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "winograd", "workdir_lock"},
-    {"distributed", "interrupt"},
+    {"distributed", "interrupt", "checkpoint_place"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},
     {"pose_record", "picture_input", "people", "place", "smooth", "torch_pickle"},
     {"torch_file", "release_pickle", "pose_npz", "npz_file", "given_boxes"},

@@ -1,0 +1,141 @@
+"""Where a run's checkpoints lie: in its work folder, or elsewhere, as in a bucket, which the work folder remembers.
+
+WORKDIR/checkpoints             where nothing else is said
+WORKDIR/checkpoint_dir.json     where they are instead
+
+Small files are reached through etils' file systems, arrays through TensorStore's. Of buckets both know gs:// alone:
+Orbax refuses arrays in others. Those have to be mounted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+import re
+
+from etils import epath
+
+from fusion_jax.errors import UserError
+from fusion_jax.records import from_json, read_json, to_json, write_json
+
+NAME = "checkpoint_dir.json"
+_SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*:/")  # one slash is what pathlib leaves of two
+_BUCKET = re.compile("gs://[^/]+/[^/].*")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    checkpoint_dir: str
+
+
+def is_bucket(folder: epath.Path) -> bool:
+    """Whether a folder is in a bucket, where it is no more than the beginning of its files' names."""
+    return "://" in str(folder)
+
+
+def is_default(workdir: pathlib.Path, folder: epath.Path) -> bool:
+    """Whether a folder is where a run's checkpoints are unless something else is said."""
+    return folder == _default(workdir)
+
+
+def checkpoint_folder(workdir: pathlib.Path, given: str | None = None) -> epath.Path:
+    """Where the checkpoints of a run in a work folder are, or are to be.
+
+    Args:
+      workdir: of the run.
+      given: where the user wants them: a folder, or gs://BUCKET/FOLDER; none: where the work folder says.
+
+    Raises:
+      UserError: `given` is no such place, or the run's checkpoints are elsewhere.
+    """
+    default = _default(workdir)
+    known = _remembered(workdir)
+    if given is None:
+        return default if known is None else known
+    wanted = _place(given, "--checkpoint-dir")
+    if known is None and default.is_dir() and any(default.iterdir()):
+        known = default
+    if known is not None and known != wanted:
+        raise UserError(
+            f"the run in {workdir} has its checkpoints in {known}, --checkpoint-dir says {wanted}; leave it away to go "
+            "on with them, or give another --workdir to start a new run"
+        )
+    return wanted
+
+
+def remember(workdir: pathlib.Path, folder: epath.Path) -> None:
+    """Writes down where a run's checkpoints are, for everything that reads them."""
+    write_json(workdir / NAME, to_json(_Place(str(folder))))
+
+
+def check_workdir(workdir: pathlib.Path) -> None:
+    """Raises UserError where a work folder is meant to be in a bucket: its log is written line by line."""
+    if _SCHEME.match(str(workdir)):
+        raise UserError(
+            f"--workdir is {str(workdir)!r}, expected a folder of this machine or a mounted one; checkpoints alone can "
+            "be in a bucket: --checkpoint-dir gs://BUCKET/FOLDER"
+        )
+
+
+def check_reachable(folder: epath.Path) -> None:
+    """Raises UserError where a bucket cannot be looked at; folders of this machine are not looked at."""
+    if not is_bucket(folder):
+        return
+    _without_listings_kept()
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:  # nothing is there yet
+        return
+    except Exception as error:  # of gcsfs' and Google's own kinds
+        raise UserError(
+            f"the checkpoints' place {folder} cannot be reached ({_reason(error)}); it takes "
+            'pip install "fusion-jax[gcs]" and rights of this machine or user to read and write there'
+        ) from None
+
+
+def check_writable(folder: epath.Path) -> None:
+    """Makes the folder, writes a file and removes it. Raises UserError where that is not possible."""
+    probe = folder / f"writable.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except Exception as error:
+        raise UserError(
+            f"the checkpoints' place {folder} cannot be written ({_reason(error)}); look at rights and free space, or "
+            "give another --checkpoint-dir"
+        ) from None
+
+
+def _default(workdir: pathlib.Path) -> epath.Path:
+    return epath.Path(workdir).absolute() / "checkpoints"
+
+
+def _remembered(workdir: pathlib.Path) -> epath.Path | None:
+    path = workdir / NAME
+    if not path.exists():
+        return None
+    return _place(from_json(_Place, read_json(path), str(path)).checkpoint_dir, f"{path}: checkpoint_dir")
+
+
+def _place(text: str, where: str) -> epath.Path:
+    if _BUCKET.fullmatch(text):
+        return epath.Path(text.rstrip("/"))
+    if not text or "\0" in text or _SCHEME.match(text):
+        raise UserError(
+            f"{where} is {text!r:.200}, expected a folder or gs://BUCKET/FOLDER; mount a bucket of another kind, and "
+            "give the folder where it is mounted"
+        )
+    return epath.Path(os.path.abspath(text))
+
+
+def _without_listings_kept() -> None:
+    """gcsfs keeps what it listed once, and does not see what TensorStore and other processes write after that."""
+    import fsspec
+
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"

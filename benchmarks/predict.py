@@ -28,7 +28,7 @@ from data_pipelines.crops import encode_picture
 from data_pipelines.synthetic_humans.footage import act, film
 from data_pipelines.video import Video
 from fusion_jax import predict, predict_stream, predictor
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, save_run
+from fusion_jax.checkpoint import Checkpoints
 from fusion_jax.config import Config
 from fusion_jax.geometry import Camera
 from fusion_jax.network_pair import NetworkPair
@@ -43,6 +43,7 @@ from fusion_jax.predictor import Predictor
 from fusion_jax.presets import preset as named_preset
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import create_state
+from fusion_jax.work_folder import DatasetRecord, save_run
 
 Stage = Literal["decode", "detect", "crop", "heatmaps", "fusion", "png", "frame", "mp4", "pictures", "video"]
 STAGES: tuple[Stage, ...] = (

@@ -174,8 +174,9 @@ def differences(one: pathlib.Path, other: pathlib.Path) -> list[str]:
     import jax
     import numpy as np
 
-    from fusion_jax.checkpoint import load_run, restore_run
+    from fusion_jax.checkpoint import restore_run
     from fusion_jax.sharding import data_mesh
+    from fusion_jax.work_folder import load_run
 
     states = [restore_run(path, load_run(path)[0], data_mesh(jax.devices()[:1])) for path in (one, other)]
     leaves = []

@@ -8,7 +8,7 @@ import numpy as np
 
 from fusion_jax import analysis_pictures, sharding
 from fusion_jax.analysis_record import Analysis, analysis_markdown
-from fusion_jax.checkpoint import DatasetRecord, load_run, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.fed_data import feed_split
@@ -20,6 +20,7 @@ from fusion_jax.scoring import open_scored, save_arrays
 from fusion_jax.stream_correlation import ChannelCorrelation, correlate_streams
 from fusion_jax.stream_usage import Frames, choose_rows, stream_usage
 from fusion_jax.training_log import read_log
+from fusion_jax.work_folder import DatasetRecord, load_run
 
 FOLDER = "analysis"
 

@@ -1,29 +1,22 @@
-"""Saving and restoring a run: state and data position together in one Orbax checkpoint, config and dataset beside.
+"""Saving and restoring a run: state and data position together in one Orbax checkpoint.
 
-WORKDIR/config.json     the Config
-WORKDIR/dataset.json    which data: name, folder, fingerprint
-WORKDIR/trained_on.json whom the weights have seen, earlier runs they started from included
 WORKDIR/checkpoints/N   state after N steps, the position of the training data, which layers its steps read where some
-                        may be skipped, the card of what the weights are, and the three files above once more
+                        may be skipped, the card of what the weights are, and the files of work_folder.py once more
 
-The last may be elsewhere (checkpoint_place.py), and a lost work folder is made again from it.
+They may be elsewhere (checkpoint_place.py), and a lost work folder is made again from them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import hashlib
 import math
-import os
 import pathlib
 import re
-import shutil
 import sys
 import threading
-from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -38,14 +31,13 @@ from fusion_jax.config import Config
 from fusion_jax.distributed import writes
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
-from fusion_jax.leakage import Seen, seen_from_json
-from fusion_jax.records import differences, from_json, read_json, to_json, write_json
+from fusion_jax.records import from_json, read_json, to_json
 from fusion_jax.sharding import state_shardings
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.stored_state import check_stored, position
 from fusion_jax.transfers import any_transfers
+from fusion_jax.work_folder import OwnRecord, load_run, load_seen, own_record_from_json
 
-_SEEN = "trained_on.json"
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 _DELETING = ".deleting"
 _COMMITTED = "commit_success.txt"
@@ -53,66 +45,6 @@ _UNLISTED = ("_CHECKPOINT_METADATA", _COMMITTED)
 """Files that Orbax writes on after a checkpoint has its name: times. A restore does without."""
 _SIDE_FILES = ("_sharding",)
 """Files that a restore does without, but which have to be as they were written."""
-IMPORTED = "none, as its weights are imported"
-"""In the place of the fingerprint of a run's training data where it was not trained here."""
-
-
-@dataclasses.dataclass(frozen=True)
-class DatasetRecord:
-    """Which data a run uses."""
-
-    name: str
-    data_dir: str
-    fingerprint: str
-
-
-class OwnRecord(NamedTuple):
-    """What a run says of itself: in the files of its work folder, and in its checkpoints.
-
-    Attributes:
-      config: of the run.
-      dataset: which data.
-      seen: everything that its weights were ever trained on.
-    """
-
-    config: Config
-    dataset: DatasetRecord
-    seen: list[Seen]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON data; `own_record_from_json` reads it."""
-        seen = [part.to_json() for part in self.seen]
-        return {"config": to_json(self.config), "dataset": to_json(self.dataset), "trained_on": seen}
-
-
-def own_record_from_json(data: Any, where: str) -> OwnRecord:
-    """What `OwnRecord.to_json` made. Raises UserError naming `where` where the data is something else."""
-    if not isinstance(data, dict) or data.keys() != {"config", "dataset", "trained_on"}:
-        raise UserError(f"{where}: expected an object of config, dataset and trained_on, got {str(data)[:100]}")
-    return OwnRecord(
-        from_json(Config, data["config"], f"{where}, config"),
-        from_json(DatasetRecord, data["dataset"], f"{where}, dataset"),
-        seen_from_json(data["trained_on"], f"{where}, trained_on"),
-    )
-
-
-def save_run(workdir: pathlib.Path, config: Config, dataset: DatasetRecord, seen: list[Seen]) -> None:
-    """Writes the config, the dataset's record and what is trained on of a run that begins."""
-    save_seen(workdir, seen)
-    write_json(workdir / "dataset.json", to_json(dataset))
-    write_json(workdir / "config.json", to_json(config))
-
-
-@contextlib.contextmanager
-def whole_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder to fill in the block that is `out` at its end, or not there at all; an empty `out` gives way."""
-    partial = out.absolute().with_name(f".{out.absolute().name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        yield partial
-        os.replace(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainState) -> None:
@@ -120,70 +52,6 @@ def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainStat
     with contextlib.closing(Checkpoints(workdir, config)) as checkpoints:
         checkpoints.own_record = OwnRecord(*load_run(workdir), load_seen(workdir))
         checkpoints.save_and_wait(step, state, step)
-
-
-def save_seen(workdir: pathlib.Path, seen: list[Seen]) -> None:
-    """Writes what the weights of a run are trained on."""
-    write_json(workdir / _SEEN, [part.to_json() for part in seen])
-
-
-def has_seen(workdir: pathlib.Path) -> bool:
-    """Whether a run tells what it was trained on."""
-    return (workdir / _SEEN).exists()
-
-
-def load_seen(workdir: pathlib.Path) -> list[Seen]:
-    """Everything that the weights of a run were ever trained on.
-
-    Raises:
-      UserError: the record is missing or broken.
-    """
-    path = workdir / _SEEN
-    if not has_seen(workdir):
-        raise UserError(
-            f"{path} is missing: this run cannot tell whom it was trained on; resume it with the same "
-            "fusion-jax train command, which writes it"
-        )
-    return seen_from_json(read_json(path), str(path))
-
-
-def has_run(workdir: pathlib.Path) -> bool:
-    """Whether a work folder says which run it holds."""
-    return (workdir / "config.json").exists()
-
-
-def check_run(
-    workdir: pathlib.Path, config: Config, dataset: DatasetRecord, saved: tuple[OwnRecord, str] | None = None
-) -> None:
-    """Compares a run that is to go on with what its work folder says.
-
-    Args:
-      workdir: of the run.
-      config, dataset: what it is to go on with.
-      saved: what a checkpoint says, and its name, where the work folder says nothing.
-
-    Raises:
-      UserError: the folder belongs to another run, naming every differing field with both values.
-    """
-    old_config, old_dataset = load_run(workdir) if saved is None else saved[0][:2]
-    where, option = (workdir, "--workdir") if saved is None else (saved[1], "--checkpoint-dir")
-    moved = dataclasses.replace(old_dataset, data_dir=dataset.data_dir)  # the same data may have moved
-    for what, old, new in (("config", old_config, config), ("dataset", moved, dataset)):
-        lines = differences(to_json(old), to_json(new))
-        if lines:
-            raise UserError(
-                f"{where} holds a run with another {what}: {'; '.join(lines)}. Give the same settings to "
-                f"resume it, or another {option} to start a new run"
-            )
-
-
-def load_run(workdir: pathlib.Path) -> tuple[Config, DatasetRecord]:
-    """The config and dataset record of a work folder. Raises UserError where it holds no run."""
-    if not has_run(workdir):
-        raise UserError(f"{workdir} holds no run (no config.json); run: fusion-jax train --workdir {workdir}")
-    config = from_json(Config, read_json(workdir / "config.json"), str(workdir / "config.json"))
-    dataset = from_json(DatasetRecord, read_json(workdir / "dataset.json"), str(workdir / "dataset.json"))
-    return config, dataset
 
 
 def restore_run(
@@ -506,9 +374,8 @@ class Checkpoints:
         if step not in self.steps:
             there = ", ".join(map(str, self.steps)) or "none"
             raise UserError(f"no finished checkpoint of step {step} in {self.folder}; there are: {there}")
-        harm = checksums.damage(self.folder / str(step), _SIDE_FILES)
-        if harm:
-            raise UserError(f"the checkpoint {self.folder / str(step)} {harm}; choose another step")
+        if writes() and not self._is_sound(step):  # of several processes one reads all of it
+            raise UserError(f"the checkpoint {self.folder / str(step)} {self._wrong[step]}; choose another step")
         return step
 
     def _is_sound(self, step: int) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from data_pipelines.loader import MissingPosesError, pose_statistics
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import load_run, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
 from fusion_jax.distributed import writes
 from fusion_jax.errors import UserError, check_field
@@ -41,6 +41,7 @@ from fusion_jax.scoring import (
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState
 from fusion_jax.tables import ALIGNMENTS, baseline_frames, markdown, pick_samples, table, write_tables
+from fusion_jax.work_folder import load_run
 
 _MADE = "from true 2D joints"
 

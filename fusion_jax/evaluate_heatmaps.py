@@ -13,7 +13,7 @@ import numpy as np
 from data_pipelines.loader import eval_batches
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import load_run, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
 from fusion_jax.distributed import writes
 from fusion_jax.errors import UserError, check_field
@@ -45,6 +45,7 @@ from fusion_jax.scoring import (
 )
 from fusion_jax.skeletons import Skeleton, skeleton
 from fusion_jax.state import TrainState
+from fusion_jax.work_folder import load_run
 
 
 def evaluate_heatmap_run(

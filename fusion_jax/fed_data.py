@@ -7,12 +7,12 @@ import pathlib
 import jax
 
 from data_pipelines.prepared import PoseDataset
-from fusion_jax.checkpoint import DatasetRecord
 from fusion_jax.datasets import check_joints2d
 from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_feed import Feed
 from fusion_jax.leakage import Seen, check_test, unknown_overlap
 from fusion_jax.scoring import other_parts, seen_before
+from fusion_jax.work_folder import DatasetRecord
 
 
 def feed_split(

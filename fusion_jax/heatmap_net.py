@@ -9,12 +9,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 
 from fusion_jax.card import check_heatmaps_fit
-from fusion_jax.checkpoint import load_run, load_seen, restore_run, weights_digest
+from fusion_jax.checkpoint import restore_run, weights_digest
 from fusion_jax.config import Config, HeatmapConfig, HeatmapNet, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.leakage import Seen
 from fusion_jax.optim import HEATMAP_NETWORK
 from fusion_jax.state import TrainState
+from fusion_jax.work_folder import load_run, load_seen
 
 Source = Literal["true", "noisy", "predicted"]
 Mode = Literal["cache", "frozen", "finetune"]

@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fusion_jax.checkpoint import IMPORTED, DatasetRecord, save_once, save_run, whole_folder
+from fusion_jax.checkpoint import save_once
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
 from fusion_jax.leakage import Seen
 from fusion_jax.records import write_json
 from fusion_jax.state import TrainState, create_state
+from fusion_jax.work_folder import IMPORTED, DatasetRecord, save_run, whole_folder
 
 
 def check_unused(out: pathlib.Path) -> None:

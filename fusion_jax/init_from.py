@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fusion_jax import sharding
 from fusion_jax.batch import stream_channels
-from fusion_jax.checkpoint import load_run, load_seen, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.init_hourglass import transfer_hourglass
@@ -22,6 +22,7 @@ from fusion_jax.network import active_streams
 from fusion_jax.optim import HEATMAP_NETWORK
 from fusion_jax.skeletons import Skeleton, skeleton, stand_ins
 from fusion_jax.state import TrainState
+from fusion_jax.work_folder import load_run, load_seen
 
 Params = dict[tuple[str, ...], np.ndarray]
 

@@ -13,7 +13,7 @@ from flax import linen as nn
 
 from fusion_jax import sharding
 from fusion_jax.batch import Batch, batch_extras
-from fusion_jax.checkpoint import load_run, restore_run, weights_digest
+from fusion_jax.checkpoint import restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.heatmap_feed import open_feed, training_words
@@ -21,6 +21,7 @@ from fusion_jax.heatmaps import decode_heatmaps
 from fusion_jax.inputs import predict_heatmaps
 from fusion_jax.state import TrainState, heatmap_network_variables
 from fusion_jax.steps import predict_step
+from fusion_jax.work_folder import load_run
 
 
 class Seen(NamedTuple):

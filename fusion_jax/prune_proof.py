@@ -12,7 +12,6 @@ import numpy as np
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import cost, metrics, sharding
 from fusion_jax.batch import Batch, check_batch
-from fusion_jax.checkpoint import DatasetRecord
 from fusion_jax.config import Config
 from fusion_jax.fed_data import feed_split
 from fusion_jax.fusion import LiveLayers
@@ -26,6 +25,7 @@ from fusion_jax.scoring import open_scored, score_split
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, network_variables
 from fusion_jax.tables import frame_mean
+from fusion_jax.work_folder import DatasetRecord
 
 SOFT_EPS = (1e-3, 1e-2, 0.05, 0.1, 0.25, 0.49)
 """For which a run that is still soft is told what pruning would do."""

@@ -12,16 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fusion_jax import fusion, sharding
-from fusion_jax.checkpoint import (
-    DatasetRecord,
-    load_run,
-    load_seen,
-    restore_run,
-    save_once,
-    save_run,
-    weights_digest,
-    whole_folder,
-)
+from fusion_jax.checkpoint import restore_run, save_once, weights_digest
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.optim import make_optimizer
@@ -31,6 +22,7 @@ from fusion_jax.prune_text import eps_table, proof_text, softness
 from fusion_jax.records import read_json, to_json, write_json
 from fusion_jax.state import TrainState
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import DatasetRecord, load_run, load_seen, save_run, whole_folder
 
 RECORD = "pruned.json"
 """In a pruned run's folder: which run it is from, and every number of the proof."""

@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from fusion_jax import sharding
-from fusion_jax.checkpoint import load_run
 from fusion_jax.errors import UserError
 from fusion_jax.heatmap_steps import heatmap_train_step
 from fusion_jax.npz_file import read_npz
@@ -24,6 +23,7 @@ from fusion_jax.skip_dead import Skipping
 from fusion_jax.start import LoopOptions, ready, training_data
 from fusion_jax.state import TrainState
 from fusion_jax.steps import train_step
+from fusion_jax.work_folder import load_run
 
 _KEPT = re.compile(r"step_([1-9][0-9]*)(?:_process_([0-9]+))?\.npz")
 

@@ -17,7 +17,6 @@ from data_pipelines.prepared import PoseDataset
 from data_pipelines.samples import text
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import IMPORTED, DatasetRecord, load_seen
 from fusion_jax.config import Config
 from fusion_jax.datasets import open_dataset, parse_mixture
 from fusion_jax.errors import UserError
@@ -30,6 +29,7 @@ from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState
 from fusion_jax.steps import eval_step
 from fusion_jax.tables import score_batches
+from fusion_jax.work_folder import IMPORTED, DatasetRecord, load_seen
 
 
 def loaded_size(config: Config) -> int:

@@ -19,17 +19,7 @@ from data_pipelines.loader import Batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import (
-    Checkpoints,
-    DatasetRecord,
-    OwnRecord,
-    check_run,
-    has_run,
-    has_seen,
-    load_seen,
-    save_run,
-    save_seen,
-)
+from fusion_jax.checkpoint import Checkpoints
 from fusion_jax.checkpoint_place import check_writable, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
@@ -45,6 +35,16 @@ from fusion_jax.scoring import loaded_size
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.window import OnNonfinite
+from fusion_jax.work_folder import (
+    DatasetRecord,
+    OwnRecord,
+    check_run,
+    has_run,
+    has_seen,
+    load_seen,
+    save_run,
+    save_seen,
+)
 
 
 @dataclasses.dataclass(frozen=True)

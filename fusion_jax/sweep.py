@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
-from fusion_jax.checkpoint import DatasetRecord, save_once, save_run, whole_folder
+from fusion_jax.checkpoint import save_once
 from fusion_jax.config import Config
 from fusion_jax.cost import gflops, images_per_s, parameters
 from fusion_jax.errors import UserError
@@ -41,6 +41,7 @@ from fusion_jax.sweep_plan import LEARNED, Member, groups
 from fusion_jax.sweep_result import MemberResult, NetworkCost, RSquared, read_result, write_result
 from fusion_jax.switched import lone_state
 from fusion_jax.tables import summarise
+from fusion_jax.work_folder import DatasetRecord, save_run, whole_folder
 
 EPS = 1e-3
 """Weights so near to 0 or 1 count as 0 or 1 when a member's live layers are counted."""

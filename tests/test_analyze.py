@@ -16,7 +16,7 @@ from fusion_jax import sharding
 from fusion_jax.analysis_pictures import correlation_matrix, gradient_curves, gradient_norms
 from fusion_jax.analysis_record import Correlation, read_analysis
 from fusion_jax.analyze import analyze_run
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, load_run, restore_run, save_run
+from fusion_jax.checkpoint import Checkpoints, restore_run
 from fusion_jax.cli import main
 from fusion_jax.datasets import open_dataset
 from fusion_jax.errors import UserError
@@ -31,6 +31,7 @@ from fusion_jax.stream_correlation import correlate_streams, feature_layer
 from fusion_jax.stream_usage import Frames, noisy, other_people, pose_errors, read_inputs, stream_usage
 from fusion_jax.train import LoopOptions, train
 from fusion_jax.training_log import read_log
+from fusion_jax.work_folder import DatasetRecord, load_run, save_run
 
 FILES = {"analysis.json", "analysis.md", "correlation.npz", "correlation.png", "usage.png", "grad_norms.png"}
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 
+import golden
 import jax
 import numpy as np
 import pytest
@@ -14,10 +15,13 @@ import small
 
 from fusion_jax import checkpoint as checkpoint_module
 from fusion_jax import checksums
-from fusion_jax.checkpoint import Checkpoints
+from fusion_jax.checkpoint import Checkpoints, weights_digest
 from fusion_jax.errors import CheckpointError, UserError
+from fusion_jax.fusion import LiveLayers
 from fusion_jax.sharding import data_mesh
+from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import load_run, load_seen
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +362,21 @@ def test_checkpoints_of_another_version_of_the_list(folder, config, states, monk
     monkeypatch.setattr(checkpoint_module.checksums, "_FORMAT", 2)
     with pytest.raises(UserError, match="format 1; this version of the program reads 2"):
         restored(folder.parent, config, states)
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in golden.FOLDER.iterdir()))
+def test_t10_a_run_of_every_version_is_read(version, tmp_path):
+    """To add one: python tests/golden.py VERSION"""
+    shutil.copytree(golden.FOLDER / version, tmp_path, dirs_exist_ok=True)
+    expected = json.loads((tmp_path / "expected.json").read_text())
+    config, record = load_run(tmp_path)
+    assert record.fingerprint == "0123456789abcdef" and load_seen(tmp_path)[0].subjects == ("S01",)
+    with closing(Checkpoints(tmp_path, config)) as checkpoints:
+        shapes = jax.eval_shape(lambda: create_state(config, jax.random.key(0)))
+        state, next_batch = checkpoints.restore(shapes, data_mesh())
+        assert weights_digest(state) == expected["weights"] and int(state.step) == next_batch == 5
+        for a, b in zip(jax.tree.leaves(state.opt_state), jax.tree.leaves(golden.state(config).opt_state), strict=True):
+            np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(jax.random.key_data(state.rng), jax.random.key_data(jax.random.key(9)))
+        assert checkpoints.live_layers(5) == LiveLayers(2, 2) and checkpoints.best_step == 5
+        assert checkpoints.record_of(5).config == config

@@ -12,7 +12,7 @@ import pytest
 import small
 
 from fusion_jax import checksums
-from fusion_jax.checkpoint import Checkpoints, load_run, load_seen, own_record_from_json, restore_run
+from fusion_jax.checkpoint import Checkpoints, restore_run
 from fusion_jax.checkpoint_place import check_reachable, checkpoint_folder
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.evaluate import evaluate_run
@@ -20,6 +20,7 @@ from fusion_jax.records import read_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.stored_state import check_stored
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import load_run, load_seen, own_record_from_json
 
 QUIET = {"show": False, "log_every": 1, "eval_every": 0, "checkpoint_every": 2}
 FILES = ("config.json", "dataset.json", "trained_on.json", "checkpoint_dir.json")

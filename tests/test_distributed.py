@@ -19,12 +19,13 @@ import small
 
 from fusion_jax import distributed, sharding
 from fusion_jax import train as train_module
-from fusion_jax.checkpoint import load_run, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.records import read_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import load_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUIET = LoopOptions(show=False, log_every=1, eval_every=3, checkpoint_every=100)

@@ -12,7 +12,6 @@ from data_pipelines.mpii.dummy_data import write_dummy
 from data_pipelines.mpii.settings import MpiiSettings
 from fusion_jax import evaluate_heatmaps, scoring
 from fusion_jax.augmentation import AUGMENTATIONS
-from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
 from fusion_jax.config import InputConfig
 from fusion_jax.datasets import open_dataset
 from fusion_jax.errors import UserError
@@ -27,6 +26,7 @@ from fusion_jax.report import write_report
 from fusion_jax.run_record import read_run
 from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import DatasetRecord, load_run, load_seen, save_run
 
 LAYOUT = skeleton("mpii16")
 

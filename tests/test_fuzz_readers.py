@@ -65,7 +65,17 @@ from data_pipelines.mpii import splits as mpii_splits
 from data_pipelines.prepared import open_prepared
 from data_pipelines.synthetic_humans import mocap_overrides
 from data_pipelines.tekin_release import rows
-from fusion_jax import checkpoint, given_boxes, leakage, picture_input, place, progress, run_record, training_log
+from fusion_jax import (
+    checkpoint,
+    given_boxes,
+    leakage,
+    picture_input,
+    place,
+    progress,
+    run_record,
+    training_log,
+    work_folder,
+)
 from fusion_jax.leakage import Seen
 from fusion_jax.presets import with_overrides
 from fusion_jax.records import from_json, parse_json, to_json
@@ -279,14 +289,14 @@ _SEEN = [Seen("synthetic_humans/a", "synthetic_humans", False, ("S1",), {"S1/wal
 def run_folder(name, preset="tiny"):
     def make(folder):
         config = with_overrides(preset)
-        checkpoint.save_run(folder, config, checkpoint.DatasetRecord("synthetic_humans/a", "data", "0" * 16), [])
+        work_folder.save_run(folder, config, work_folder.DatasetRecord("synthetic_humans/a", "data", "0" * 16), [])
         return folder / name
 
     return make
 
 
 def read_config(path):
-    config, _ = checkpoint.load_run(path.parent)
+    config, _ = work_folder.load_run(path.parent)
     assert from_json(type(config), parse_json(json.dumps(to_json(config))), "again") == config
 
 
@@ -340,7 +350,7 @@ def read_seen(path):
 
 
 def parse_seen(path):
-    return [part.to_json() for part in checkpoint.load_seen(path.parent)]
+    return [part.to_json() for part in work_folder.load_seen(path.parent)]
 
 
 # --- archives -------------------------------------------------------------------------------------------------------
@@ -457,7 +467,7 @@ def saved():
     state = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
     state = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), state.replace(rng=None))
     folder = pathlib.Path(_folder(), "saved")
-    checkpoint.save_run(folder, config, checkpoint.DatasetRecord("synthetic_humans/a", "data", "0" * 16), [])
+    work_folder.save_run(folder, config, work_folder.DatasetRecord("synthetic_humans/a", "data", "0" * 16), [])
     checkpoint.save_once(folder, config, 3, state.replace(rng=jax.random.key(0)))
     return folder
 
@@ -472,7 +482,7 @@ def checkpoint_file(pattern):
 
 def read_checkpoint(path):
     run = next(folder for folder in path.parents if folder.name == "run")
-    config, _ = checkpoint.load_run(run)
+    config, _ = work_folder.load_run(run)
     found = checkpoint.Checkpoints(run, config)
     try:
         found.live_layers()

@@ -20,7 +20,7 @@ from data_pipelines.mpii.splits import PUBLISHED_LIST, read_list
 from data_pipelines.prepared import PoseDataset
 from data_pipelines.provenance import merge
 from fusion_jax import checkpoint, sharding
-from fusion_jax.checkpoint import IMPORTED, load_run, load_seen, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import HourglassConfig
 from fusion_jax.errors import UserError
 from fusion_jax.hourglass import Hourglass
@@ -29,6 +29,7 @@ from fusion_jax.leakage import check_test
 from fusion_jax.scoring import open_scored
 from fusion_jax.skeletons import skeleton
 from fusion_jax.torch_file import read_torch_file
+from fusion_jax.work_folder import IMPORTED, load_run, load_seen
 
 LIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "hourglass_state_dict.txt"
 

@@ -17,13 +17,14 @@ from data_pipelines.provenance import merge
 from data_pipelines.tekin_release.settings import TekinReleaseSettings
 from data_pipelines.tekin_release.source import TekinReleaseSource
 from fusion_jax import sharding
-from fusion_jax.checkpoint import IMPORTED, load_run, load_seen, restore_run
+from fusion_jax.checkpoint import restore_run
 from fusion_jax.cli import main
 from fusion_jax.errors import UserError
 from fusion_jax.import_release import JOINTS, TRAINED_ON, TYPES, converted, import_release, release_variables
 from fusion_jax.leakage import check_test, unknown_overlap
 from fusion_jax.skeletons import skeleton
 from fusion_jax.state import make_network
+from fusion_jax.work_folder import IMPORTED, load_run, load_seen
 
 BOTH = pytest.mark.parametrize("name", TYPES)
 

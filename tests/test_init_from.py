@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import small
 
-from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
 from fusion_jax.init_from import pose_map, transfer
@@ -17,6 +16,7 @@ from fusion_jax.presets import two_streams
 from fusion_jax.skeletons import SKELETONS, convert_joints, skeleton
 from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import DatasetRecord, load_run, load_seen, save_run
 
 QUIET = LoopOptions(show=False, eval_every=0)
 

@@ -18,7 +18,6 @@ from fusion_jax import evaluate as evaluate_module
 from fusion_jax import scoring
 from fusion_jax import train as train_module
 from fusion_jax.augmentation import AUGMENTATIONS
-from fusion_jax.checkpoint import DatasetRecord, load_run, load_seen, save_run
 from fusion_jax.datasets import check_joints2d, check_trainable, mixture_name, open_dataset, open_mixture, parse_mixture
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run, example_labels
@@ -29,6 +28,7 @@ from fusion_jax.protocols import PROTOCOLS
 from fusion_jax.skeletons import convert_joints, skeleton
 from fusion_jax.start import training_data
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import DatasetRecord, load_run, load_seen, save_run
 
 H36M, LSP = skeleton("human36m17"), skeleton("lsp14")
 QUIET = LoopOptions(show=False, eval_every=0)

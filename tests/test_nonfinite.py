@@ -123,8 +123,8 @@ def test_replay_of_a_step_that_the_data_does_not_explain(skipped, tmp_path):
     """The batch is what the data gives, and the step is finite: as it would be after a bit flipped in memory."""
     import shutil
 
-    from fusion_jax.checkpoint import load_run
     from fusion_jax.start import ready, training_data
+    from fusion_jax.work_folder import load_run
 
     workdir = tmp_path / "run"
     shutil.copytree(skipped[0], workdir)

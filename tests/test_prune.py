@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from fusion_jax import cost, fusion
-from fusion_jax.checkpoint import Checkpoints, DatasetRecord, load_run, load_seen, restore_run, save_run
+from fusion_jax.checkpoint import Checkpoints, restore_run
 from fusion_jax.cli import main
 from fusion_jax.config import Config, HeatmapConfig, HeatmapNet, HourglassConfig, InputConfig, NetworkConfig
 from fusion_jax.datasets import mixture_name, open_dataset
@@ -35,6 +35,7 @@ from fusion_jax.run_record import read_run
 from fusion_jax.sharding import data_mesh
 from fusion_jax.state import make_network
 from fusion_jax.train import LoopOptions
+from fusion_jax.work_folder import DatasetRecord, load_run, load_seen, save_run
 
 STREAMS = (
     Stream("image", (Conv(4, 2), Dense(6))),

@@ -13,7 +13,6 @@ import small
 
 from fusion_jax import sweep as sweep_module
 from fusion_jax import sweep_group
-from fusion_jax.checkpoint import load_run
 from fusion_jax.cli import main
 from fusion_jax.errors import TrainingDivergedError, TrainingInterruptedError, UserError
 from fusion_jax.evaluate import evaluate_run
@@ -24,6 +23,7 @@ from fusion_jax.sweep import SweepOptions, run_sweep
 from fusion_jax.sweep_plan import SweepConfig, groups, sweep_members
 from fusion_jax.sweep_report import write_sweep_report
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import load_run
 
 OPTIONS = SweepOptions(log_every=2, checkpoint_every=2, show=False)
 FEW = SweepConfig(("learned", "fixed", "image"), seeds=2, lambdas=(), initial_betas=(), final_alphas=())

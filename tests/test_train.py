@@ -19,7 +19,6 @@ import small_hourglass
 from fusion_jax import sharding
 from fusion_jax import start as start_module
 from fusion_jax import train as train_module
-from fusion_jax.checkpoint import DatasetRecord, check_run, load_run, save_run
 from fusion_jax.datasets import open_dataset
 from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.evaluate import evaluate_run
@@ -28,6 +27,7 @@ from fusion_jax.records import read_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.state import create_state
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import DatasetRecord, check_run, load_run, save_run
 
 ROOT = pathlib.Path(__file__).parent.parent
 QUIET = LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=100)

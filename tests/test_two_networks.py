@@ -13,7 +13,7 @@ from trained_pair import QUIET
 
 from fusion_jax import init_hourglass
 from fusion_jax.card import card, check_card, check_heatmaps_fit
-from fusion_jax.checkpoint import load_run, load_seen, restore_run, weights_digest
+from fusion_jax.checkpoint import restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run
@@ -25,6 +25,7 @@ from fusion_jax.records import from_json, to_json
 from fusion_jax.sharding import data_mesh
 from fusion_jax.state import create_state
 from fusion_jax.train import train
+from fusion_jax.work_folder import load_run, load_seen
 
 RATES = ("learning_rate", "fusion_learning_rate", "heatmap_learning_rate")
 

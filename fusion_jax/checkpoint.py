@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import itertools
 import math
 import pathlib
 import re
 import sys
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -38,6 +40,7 @@ from fusion_jax.stored_state import check_stored, position
 from fusion_jax.transfers import any_transfers
 from fusion_jax.work_folder import OwnRecord, load_run, load_seen, own_record_from_json
 
+MAX_TIMEOUT_S = 10**6
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 _DELETING = ".deleting"
 _COMMITTED = "commit_success.txt"
@@ -71,10 +74,15 @@ def restore_run(
     shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws and compiles nothing
     checkpoints = Checkpoints(workdir, config)
     try:
-        step = {"latest": None, "best": checkpoints.best_step}[which] if isinstance(which, str) else which
-        if which == "best" and step is None:
-            raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
-        return checkpoints.restore(shapes, mesh, step=step)[0]
+        while True:
+            step = checkpoints.best_step if which == "best" else checkpoints.latest_step if which == "latest" else which
+            if which == "best" and step is None:
+                raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
+            try:
+                return checkpoints.restore(shapes, mesh, step=step)[0]
+            except UserError:
+                if isinstance(which, int) or step is None or (checkpoints.folder / str(step)).exists():
+                    raise  # else a run that trains here has just removed it, as it has newer ones
     finally:
         checkpoints.close()
 
@@ -111,7 +119,7 @@ class Checkpoints:
         Raises:
           UserError: they are elsewhere, or cannot be looked at.
         """
-        self.config, self._keep, self._timeout_s = config, keep, timeout_s
+        self.config, self._keep, self._timeout_s = config, keep, min(timeout_s, MAX_TIMEOUT_S)
         self.own_record: OwnRecord | None = None
         self.folder = checkpoint_folder(pathlib.Path(workdir), checkpoint_dir)
         self.elsewhere = None if is_default(pathlib.Path(workdir), self.folder) else str(self.folder)
@@ -123,7 +131,7 @@ class Checkpoints:
         self._wrong: dict[int, str] = {}
         self._scores: dict[int, float] = {}
         options = ocp.options.AsyncOptions(
-            timeout_secs=max(1, math.ceil(timeout_s)),
+            timeout_secs=max(1, math.ceil(min(timeout_s, MAX_TIMEOUT_S))),
             create_directories_asynchronously=False,  # or a folder that cannot be made is a wait to the time limit
         )
         composite = ocp.CompositeOptions(async_options=options)
@@ -144,14 +152,31 @@ class Checkpoints:
             for path in self._unlisted():
                 if int(path.name) > newest and int(path.name) not in self._sound:
                     self._refuse(int(path.name), checksums.damage(path) or f"is not finished: it has no {_COMMITTED}")
-            step = next((step for step in reversed(self.steps) if self._is_sound(step)), -1)
+            found = self.newest()
+            step = -1 if found is None else found
         if jax.process_count() > 1:
             step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
         return None if step < 0 else step
 
-    def newest(self, at_most: int) -> int | None:
-        """The newest sound checkpoint of at most that step, None where there is none. For one process."""
-        return next((step for step in reversed(self.steps) if step <= at_most and self._is_sound(step)), None)
+    def require_sound(self) -> None:
+        """For who is about to begin anew because there is nothing to go on from.
+
+        Raises:
+          UserError: there is something, and all of it is damaged: beginning anew would bury it.
+        """
+        if self._wrong and not (is_bucket(self.folder) and not self.steps):
+            self._chosen(None)
+
+    def newest(self, at_most: int | None = None) -> int | None:
+        """The newest sound checkpoint, of at most that step, None where there is none. For one process."""
+        left = [step for step in self.steps if at_most is None or step <= at_most]
+        while left:
+            step = left.pop()
+            if self._is_sound(step):
+                return step
+            if step not in self._sound:  # it was removed just now, as there are newer ones
+                return self.newest(at_most)
+        return None
 
     @property
     def best_step(self) -> int | None:
@@ -171,16 +196,15 @@ class Checkpoints:
         """
         if writes() and self.folder.is_dir():
             for path in [*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(f"*{_DELETING}")]:
-                path.rmtree(missing_ok=True)
+                self._remove(path)
             unlisted = self._unlisted()
             if is_bucket(self.folder):  # where they have their name from the beginning, a kill leaves them like this
                 for path in unlisted:
-                    path.rmtree(missing_ok=True)
+                    self._remove(path)
                 unlisted = []
             for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + unlisted:
-                aside = path.with_name(f"{path.name}.damaged")
-                aside.rmtree(missing_ok=True)
-                path.rename(aside)
+                names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
+                path.rename(next(aside for name in names if not (aside := path.with_name(name)).exists()))
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("tidied checkpoints")
 
@@ -192,6 +216,7 @@ class Checkpoints:
         next_batch: int,
         live: LiveLayers | None = None,
         score: float | None = None,
+        nonfinite: Sequence[int] = (),
     ) -> None:
         """Starts writing state and data position; returns before the write is done. No-op if step is saved.
 
@@ -201,6 +226,7 @@ class Checkpoints:
           next_batch: number of the next training batch.
           live: the layers that the next step reads, of a run that skips dead ones.
           score: error on people held out after this step, the lower the better, where it is known.
+          nonfinite: how many steps were skipped as not finite so far, and how many of them were the last ones.
 
         A write that fails, at once or later, is told by `poll` and `wait`.
 
@@ -212,7 +238,8 @@ class Checkpoints:
             print(f"warning: {told}; trying again now", file=sys.stderr)
         if step in self.steps:
             return
-        data: dict[str, Any] = {"next_batch": next_batch}
+        data: dict[str, Any] = {"step": step, "next_batch": next_batch}
+        data |= {"nonfinite": list(nonfinite)} if any(nonfinite) else {}
         data |= {} if live is None else {"live": to_json(live)}
         data |= {} if score is None else {"score": score}
         own = {} if self.own_record is None else {"run": ocp.args.JsonSave(self.own_record.to_json())}
@@ -225,9 +252,8 @@ class Checkpoints:
         self._writing, self._scores[step] = step, math.nan if score is None else score
         self._sound.pop(step, None)  # what was there before
         self._wrong.pop(step, None)
-        try:
-            self._checkpointer.save(self.folder / str(step), args=args)
-        except Exception as error:  # of TensorStore's and Orbax's own kinds as well as the system's
+        error = self._bounded(lambda: self._checkpointer.save(self.folder / str(step), args=args))
+        if error is not None:  # of TensorStore's and Orbax's own kinds as well as the system's
             self._failed = self._failure(error)
 
     def poll(self) -> str | None:
@@ -262,29 +288,35 @@ class Checkpoints:
         """Waits for the write under way; how it failed is kept for `poll`. Raises CheckpointError where it hangs."""
         if self._writing is None:
             return
+        error = self._bounded(self._checkpointer.wait_until_finished)
+        if error is not None:
+            self._failed = self._failure(error)
+        else:
+            self._writing, self._failed_before = None, False
+            self._forget_old()
+
+    def _bounded(self, function: Callable[[], Any]) -> BaseException | None:
+        """What a function raised, None where it did not. Raises CheckpointError where it does not return in time."""
         done = threading.Event()
         raised: list[BaseException] = []
 
-        def finish() -> None:
+        def call() -> None:
             try:
-                self._checkpointer.wait_until_finished()
+                function()
             except BaseException as error:
                 raised.append(error)
             done.set()
 
-        threading.Thread(target=finish, name="checkpoint_wait", daemon=True).start()
+        kept = self._kept_words()  # a file system that hangs could not be asked later
+        threading.Thread(target=call, name="checkpoint", daemon=True).start()
         if not done.wait(self._timeout_s):
             self._hung = True
             raise CheckpointError(
                 f"writing {self.folder / str(self._writing)} is not done after {self._timeout_s:g} s; is the disk or "
-                f"the file system hung? {self._kept_words()}; the same command resumes there",
+                f"the file system hung? {kept}; the same command resumes there",
                 hung=True,
             )
-        if raised:
-            self._failed = self._failure(raised[0])
-        else:
-            self._writing, self._failed_before = None, False
-            self._forget_old()
+        return raised[0] if raised else None
 
     def save_and_wait(self, step: int, state: TrainState, next_batch: int, *rest: Any) -> None:
         """`save`, and returns once it is on disk; tried twice.
@@ -347,6 +379,14 @@ class Checkpoints:
         fields = {**fields, "rng": jax.random.wrap_key_data(fields["rng"])}
         return state.replace(**fields), next_batch
 
+    def nonfinite(self, step: int) -> tuple[int, int]:
+        """The `nonfinite` that a checkpoint was saved with. Raises UserError where it cannot be read."""
+        found = self._data(step).get("nonfinite", [0, 0])
+        whole = isinstance(found, list) and len(found) == 2 and all(type(n) is int and 0 <= n < 2**62 for n in found)
+        if not whole:
+            raise UserError(f"{self.folder / str(step)}, data: nonfinite is {str(found)[:80]}, expected two counts")
+        return found[0], found[1]
+
     def live_layers(self, step: int) -> LiveLayers | None:
         """The `live` that a checkpoint was saved with. Raises UserError where it cannot be read."""
         data = self._data(step)
@@ -379,10 +419,23 @@ class Checkpoints:
         return step
 
     def _is_sound(self, step: int) -> bool:
-        """Whether every file of a finished checkpoint is as it was written; looked at once, and said if not."""
+        """Whether every file of a finished checkpoint is as it was written; looked at once, and said if not.
+
+        Raises:
+          OSError: it cannot be read, which says nothing about what it holds: no reason to go on from an older one.
+        """
         if step not in self._sound:
-            wrong = checksums.damage(self.folder / str(step), _SIDE_FILES)
-            self._sound[step] = wrong is None
+            folder = self.folder / str(step)
+            wrong = checksums.damage(folder, _SIDE_FILES)
+            try:
+                told = step if wrong else self._data(step).get("step", step)
+            except UserError as error:
+                wrong = str(error)
+            if wrong and not folder.exists():
+                return False  # a run that trains here removed it just now
+            if not wrong and told != step:
+                wrong = f"is of step {str(told)[:20]}, not of the step that it is called"
+            self._sound[step] = not wrong
             if wrong:
                 self._refuse(step, wrong)
         return self._sound[step]
@@ -399,7 +452,8 @@ class Checkpoints:
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
             score = self._data(step).get("score") if self._is_sound(step) else None
-            self._scores[step] = float(score) if isinstance(score, int | float) else math.nan
+            known = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < 1e300
+            self._scores[step] = float(score or 0) if known else math.nan
         return None if math.isnan(self._scores[step]) else self._scores[step]
 
     def _data(self, step: int) -> dict[str, Any]:
@@ -455,7 +509,14 @@ class Checkpoints:
                     (doomed / checksums.NAME).unlink(missing_ok=True)
                 else:
                     doomed = doomed.rename(doomed.with_name(f"{step}{_DELETING}"))
-                doomed.rmtree(missing_ok=True)
+                self._remove(doomed)
+
+    def _remove(self, path: epath.Path) -> None:
+        """Removes a folder that does not count, or says why it stays: it is tried again when the run starts again."""
+        try:
+            path.rmtree(missing_ok=True)
+        except OSError as error:
+            print(f"warning: {path} cannot be removed ({error.strerror or error}); it is left", file=sys.stderr)
 
 
 class _Listed(ocp.CompositeCheckpointHandler):

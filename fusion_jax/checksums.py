@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ from etils import epath
 
 NAME = "checksums.json"
 _FORMAT = 1
+_MAX_LIST = 64 * 2**20  # bytes of the list itself
 
 
 def write_checksums(folder: epath.Path, without: tuple[str, ...] = ()) -> None:
@@ -35,8 +38,13 @@ def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
     Args:
       folder: to be looked at; all of its files are read.
       optional: names of files that may be missing. One that is there has to be as it was.
+
+    Raises:
+      OSError: a file that is there cannot be read, which says nothing about what it holds.
     """
     try:
+        if odd := _odd(folder / NAME, _MAX_LIST):
+            return f"has a {NAME} that {odd}"
         listed = json.loads((folder / NAME).read_text())
         expected = listed["files"]
         if listed["format"] != _FORMAT:
@@ -45,26 +53,35 @@ def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
             if not isinstance(name, str) or not isinstance(size, int) or not isinstance(digest, str):
                 raise TypeError
     except FileNotFoundError:
-        return f"is not finished: it has no {NAME}"
+        return f"is not finished, or of an older version of the program: it has no {NAME}"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"has a {NAME} that cannot be read"
-    except OSError as error:
-        return f"cannot be read ({error.strerror or error})"
     there = set(files_below(folder))
-    for name, about in expected.items():
-        if name not in there:
+    for name, (size, digest) in expected.items():
+        try:
+            if name not in there:
+                raise FileNotFoundError
+            if odd := _odd(folder / name, size):
+                return f"is damaged: {name} {odd}"
+            found = _about(folder / name)
+        except FileNotFoundError:
             if name.rpartition("/")[2] not in optional:
                 return f"lacks its file {name}"
             continue
-        try:
-            found = _about(folder / name)
-        except OSError as error:
-            return f"cannot be read ({name}: {error.strerror or error})"
-        if found[0] != about[0]:
-            return f"is damaged: {name} has {found[0]} bytes, {about[0]} were written"
-        if found[1] != about[1]:
+        if found[0] != size:
+            return f"is damaged: {name} has {found[0]} bytes, {size} were written"
+        if found[1] != digest:
             return f"is damaged: {name} does not hold what was written"
     return None
+
+
+def _odd(path: epath.Path, most: int) -> str | None:
+    """Whether a path is something else than a file (a pipe would be waited for), or too long to be read for nothing."""
+    local = pathlib.Path(os.fspath(path))
+    if local.exists() and not local.is_file():
+        return "is no file"
+    size = path.stat().length
+    return f"has {size} bytes, {most} at most were expected" if size > most else None
 
 
 def files_below(folder: epath.Path) -> Iterator[str]:

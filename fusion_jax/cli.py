@@ -164,7 +164,7 @@ def main(args: list[str] | None = None) -> int:
             use_compilation_cache()
         return command.run() or 0
     except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError) as error:
-        message, code = str(error), exit_code(error)
+        message, code = "; ".join([str(error), *getattr(error, "__notes__", ())]), exit_code(error)
         hung = isinstance(error, CheckpointError) and error.hung
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from data_pipelines.bad_examples import BadExamples
 from fusion_jax import sharding
 from fusion_jax.errors import UserError
 from fusion_jax.heatmap_steps import heatmap_train_step
@@ -87,7 +88,8 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
         state, whole, skipping = run.state, run.state.network, Skipping(run.config, run.state.network, run.live)
         if run.live is None:
             skipping.decide(state.params, run.next_batch)
-        with contextlib.closing(training_data(run.config, run.datasets, run.next_batch)) as data:
+        bad = BadExamples("skip")  # whether the run would have stopped at one is known by now: it did not
+        with contextlib.closing(training_data(run.config, run.datasets, run.next_batch, bad_examples=bad)) as data:
             for number in range(run.next_batch + 1, step):
                 placed = place_batch(next(data), run.dataset, run.mesh)
                 state = step_fn(state.replace(network=skipping.network), placed)[0].replace(network=whole)

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,12 +20,12 @@ from data_pipelines.loader import Batches, pose_statistics, train_iterator
 from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
-from fusion_jax.checkpoint import Checkpoints
+from fusion_jax.checkpoint import MAX_TIMEOUT_S, Checkpoints
 from fusion_jax.checkpoint_place import check_writable, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.distributed import check_agreed, writes
-from fusion_jax.errors import UserError, check_field
+from fusion_jax.errors import CheckpointError, UserError, check_field
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
@@ -85,7 +86,8 @@ class LoopOptions:
             check_field(getattr(self, name) >= 1, name, getattr(self, name), ">= 1")
         for name in ("eval_every", "workers", "profile"):
             check_field(getattr(self, name) >= 0, name, getattr(self, name), ">= 0")
-        check_field(self.save_timeout_s > 0, "save_timeout_s", self.save_timeout_s, "> 0 s")
+        in_time = 0 < self.save_timeout_s <= MAX_TIMEOUT_S
+        check_field(in_time, "save_timeout_s", self.save_timeout_s, f"> 0 and at most {MAX_TIMEOUT_S} s")
         policies = ("stop", "skip")
         check_field(self.on_nonfinite in policies, "on_nonfinite", self.on_nonfinite, " or ".join(policies))
         check_field(self.bad_examples in ("stop", "skip"), "bad_examples", self.bad_examples, "stop or skip")
@@ -104,6 +106,7 @@ class Ready(NamedTuple):
       state: before the next step.
       next_batch: its batch's number.
       live: the layers that it reads, of a run that skips dead ones and has begun.
+      nonfinite: steps that were skipped as not finite so far, and how many of them were the last ones.
       resuming: whether the work folder holds the run already; a lost one does not.
       checkpoints: of the run.
     """
@@ -116,6 +119,7 @@ class Ready(NamedTuple):
     state: TrainState
     next_batch: int
     live: LiveLayers | None
+    nonfinite: tuple[int, int]
     resuming: bool
     checkpoints: Checkpoints
 
@@ -173,7 +177,9 @@ def ready(
         begun = {"dataset": record.fingerprint, "newest checkpoint": newest}
         told = dataclasses.asdict(dataclasses.replace(options, show=True))
         check_agreed({"config": to_json(config), **begun, **told})  # now all have looked at the folder: one may write
-        if newest is not None:
+        if newest is None:
+            checkpoints.require_sound()
+        else:
             check_run(workdir, config, record, (lost, str(checkpoints.folder / str(newest))) if lost else None)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         seen += [part for part in (net.seen if net else []) if part not in seen]
@@ -181,12 +187,12 @@ def ready(
         if step is not None:
             shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
             state, next_batch = checkpoints.restore(shapes, mesh, options.shard_params, step)
-            live = checkpoints.live_layers(step)
+            live, nonfinite = checkpoints.live_layers(step), checkpoints.nonfinite(step)
             seen = lost.seen if lost else _seen_before(workdir, config, seen)
         else:
             whole = net is not None or start_from is not None  # to take other weights over
             state = initial_state(config, dataset, mesh, options.shard_params and not whole)
-            next_batch, live = 0, None
+            next_batch, live, nonfinite = 0, None, (0, 0)
             if net is not None and config.heatmaps.in_step:
                 state = place_heatmap_net(state, net)
             if start_from is not None:
@@ -200,9 +206,14 @@ def ready(
             datasets = [(with_cache(d, data_dir, net, splits, mesh, options.show), weight) for d, weight in datasets]
         checkpoints.own_record = OwnRecord(config, record, seen)
         resuming = newest is not None and lost is None
-        yield Ready(config, mesh, datasets, record, seen, state, next_batch, live, resuming, checkpoints)
-    finally:
-        checkpoints.close()
+        yield Ready(config, mesh, datasets, record, seen, state, next_batch, live, nonfinite, resuming, checkpoints)
+    except BaseException:
+        try:
+            checkpoints.close()
+        except CheckpointError as error:  # what ended the run before matters more
+            print(f"warning: {error}", file=sys.stderr)
+        raise
+    checkpoints.close()
 
 
 def _refuse_leakage(config: Config, dataset: PoseDataset, seen: list[Seen], show: bool) -> None:

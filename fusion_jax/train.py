@@ -8,13 +8,15 @@ import functools
 import pathlib
 import time
 
+import jax
+
 from data_pipelines.bad_examples import BadExamples
 from data_pipelines.loader import Batches
 from fusion_jax import sharding
 from fusion_jax.checkpoint_place import check_workdir
 from fusion_jax.config import Config
 from fusion_jax.distributed import writes
-from fusion_jax.errors import TrainingInterruptedError
+from fusion_jax.errors import TrainingInterruptedError, UserError
 from fusion_jax.fusion_watch import FusionWatch
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
 from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
@@ -73,7 +75,7 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
     if options.stop_after is not None:
         end = min(end, max(start, options.stop_after))
     profile = Profile(workdir / "profile", start=start, end=end, steps=options.profile if writes() else 0)
-    window = Window(options.log_every, config.batch_size, workdir, options.on_nonfinite)
+    window = Window(config.batch_size, workdir, options.on_nonfinite, run.nonfinite)
     watch = FusionWatch(config.fusion.alpha_init if config.task == "pose" else 1.0)
     whole, skipping = state.network, Skipping(config, state.network, run.live)  # all but the step itself see it whole
     label = config.preset if config.task == "heatmaps" else f"{config.preset} {config.fusion.strategy}"
@@ -85,48 +87,64 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
     ):
         if run.live is None and start < end:
             skipping.decide(state.params, start, progress)
-        for step in range(start + 1, end + 1):
-            profile.before(step)
-            waited = time.perf_counter()
-            host = next(data)
-            bad.tell(progress.event, step)
-            # Steps are queued, so this loop runs ahead of the device: it lost time only if its queue is empty by now.
-            waited = time.perf_counter() - waited if state.step.is_ready() else 0.0  # type: ignore[attr-defined]
-            with of_program(skipping.network):
-                state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
-            state = state.replace(network=whole)
-            if (traced := profile.after(step, measured)) and options.show:
-                print(traced)
-            window.add(step, host, measured, waited)
-            progress.step()
-            stop = stop_requested(step)
-            last = step == end or stop is not None
-            if (step % options.log_every == 0 or last) and (row := window.close(progress)) is not None:
-                progress.row("train", step, row | bad.row())
-                for concern in watch.look(row):
-                    progress.event("watch", step, {}, concern)
-            score = None
-            if eval_every and (step % eval_every == 0 or step == config.steps):
-                scores = _validate(run, options, state)
-                progress.row("validation", step, scores)
-                score = scores.get("mpjpe_mm" if config.task == "pose" else "joint_error_px")
-                window.restart_clock()
-            if skipping.due(step) and step < config.steps:
-                skipping.decide(state.params, step, progress)
-            failed = checkpoints.poll()
-            if failed:
-                progress.event("unsaved", step, {}, f"{failed}; trying again now")
-            best = score is not None and checkpoints.is_best(score)
-            if step % options.checkpoint_every == 0 or last or best or failed:
-                window.check(progress)  # never save a state whose steps were not looked at
-                save = checkpoints.save_and_wait if last else checkpoints.save
-                save(step, state, step, skipping.live, score)
-            if stop is not None:
-                raise TrainingInterruptedError(
-                    f"stopped by signal {stop} and saved at step {step} of {config.steps}; "
-                    "the same command resumes there",
-                    stop,
-                )
+        done, stop = start, None
+        try:
+            for step in range(start + 1, end + 1):
+                profile.before(step)
+                waited = time.perf_counter()
+                host = next(data)
+                bad.tell(progress.event, step)
+                # Steps are queued, so this loop runs ahead of the device: time was lost only if the queue is empty.
+                waited = time.perf_counter() - waited if state.step.is_ready() else 0.0  # type: ignore[attr-defined]
+                with of_program(skipping.network):
+                    state, measured = step_fn(state.replace(network=skipping.network), place_batch(host, dataset, mesh))
+                state, done = state.replace(network=whole), step
+                if (traced := profile.after(step, measured)) and options.show:
+                    print(traced)
+                window.add(step, host, measured, waited)
+                progress.step()
+                stop = stop_requested(step)
+                last = step == end or stop is not None
+                if step % options.log_every == 0 or last:
+                    if (row := window.close(progress)) is not None:
+                        progress.row("train", step, row | bad.row())
+                        for concern in watch.look(row):
+                            progress.event("watch", step, {}, concern)
+                elif window.full:
+                    window.check(progress)
+                score = None
+                # Not before a stop: whoever asks for one does not wait for long.
+                if eval_every and (step % eval_every == 0 or step == config.steps) and stop is None:
+                    window.check(progress)
+                    scores = _validate(run, options, state)
+                    progress.row("validation", step, scores)
+                    score = scores.get("mpjpe_mm" if config.task == "pose" else "joint_error_px")
+                    window.restart_clock()
+                if skipping.due(step) and step < config.steps:
+                    skipping.decide(state.params, step, progress)
+                failed = checkpoints.poll()
+                if failed:
+                    progress.event("unsaved", step, {}, f"{failed}; trying again now")
+                best = score is not None and checkpoints.is_best(score)
+                if step % options.checkpoint_every == 0 or last or best or failed:
+                    window.check(progress)  # never save a state whose steps were not looked at
+                    save = checkpoints.save_and_wait if last or best else checkpoints.save
+                    save(step, state, step, skipping.live, score, window.nonfinite)
+                if stop is not None:
+                    break
+        except UserError as error:  # of data: what was learned until then is not its fault
+            if jax.process_count() > 1 or done == start:  # several processes save together or not at all
+                raise
+            window.check(progress)
+            checkpoints.save_and_wait(done, state, done, skipping.live, None, window.nonfinite)
+            stop = stop_requested(done)
+            if stop is None:
+                error.add_note(f"what was learned until step {done} is saved")
+                raise
+    if stop is not None:
+        raise TrainingInterruptedError(
+            f"stopped by signal {stop} and saved at step {done} of {config.steps}; the same command resumes there", stop
+        )
     return state
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import pathlib
 import time
 from typing import Any, Literal
@@ -16,32 +15,52 @@ from fusion_jax.progress import Progress
 OnNonfinite = Literal["stop", "skip"]
 MAX_IN_ROW = 20
 """So many steps after one another that are not finite are no accident, whatever the policy."""
+LOOK_EVERY = 25
+"""Steps after which what they measured is looked at, at the latest; their batches are held until then."""
 _MAX_KEPT = 10  # batches of skipped steps, per start of a run
 
 
 class Window:
     """Metrics of the last steps, still on the device, and their batches, for replay."""
 
-    def __init__(self, log_every: int, batch_size: int, workdir: pathlib.Path, on_nonfinite: OnNonfinite = "stop"):
+    def __init__(
+        self,
+        batch_size: int,
+        workdir: pathlib.Path,
+        on_nonfinite: OnNonfinite = "stop",
+        nonfinite: tuple[int, int] = (0, 0),
+    ):
         """
         Args:
-          log_every: most steps in a window.
           batch_size: examples in a step.
           workdir: of the run; batches that made a step not finite are kept in its `replay`.
           on_nonfinite: `stop` the run at such a step, or `skip` it: nothing is learned from it in either case.
+          nonfinite: see the attribute; of the checkpoint from which the run goes on.
+
+        Attributes:
+          nonfinite: steps that were skipped so far, and how many of them were the last ones.
         """
         self._unseen: list[tuple[int, dict[str, jax.Array]]] = []
         self._seen: list[dict[str, Any]] = []
-        self._batches: collections.deque = collections.deque(maxlen=log_every)
+        self._batches: dict[int, dict[str, Any]] = {}
         self._batch_size, self._workdir, self._skips = batch_size, workdir, on_nonfinite == "skip"
-        self._skipped = self._in_row = 0
+        self._skipped, self._in_row = nonfinite
         self._waited, self._clock = 0.0, time.perf_counter()
 
     def add(self, step: int, batch: dict[str, Any], measured: dict[str, jax.Array], waited: float) -> None:
         """One more step: its batch on the host, what it measured, and the seconds that it waited for the batch."""
         self._unseen.append((step, measured))
-        self._batches.append((step, batch))
+        self._batches[step] = batch
         self._waited += waited
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to `check`."""
+        return len(self._unseen) >= LOOK_EVERY
+
+    @property
+    def nonfinite(self) -> tuple[int, int]:
+        return self._skipped, self._in_row
 
     def restart_clock(self) -> None:
         """From now on time counts."""
@@ -73,6 +92,7 @@ class Window:
                 )
             kept = self._keep(step) if self._skipped <= _MAX_KEPT else f"Only {_MAX_KEPT} batches are kept"
             progress.event("nonfinite", step, {"skipped": self._skipped}, f"{what}. {kept}")
+        self._batches.clear()
 
     def close(self, progress: Progress) -> dict[str, Any] | None:
         """One row of numbers over the finite steps of the window, which is then empty; None where there are none.
@@ -113,8 +133,7 @@ class Window:
         """Writes the step's batch for `fusion-jax replay`; where it is, in words."""
         whose = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""  # each has a share of the batch
         path = self._workdir / "replay" / f"step_{step}{whose}.npz"
-        batch: dict[str, Any] = next((batch for kept, batch in self._batches if kept == step), {})
-        leaves = jax.tree_util.tree_leaves_with_path(batch)
+        leaves = jax.tree_util.tree_leaves_with_path(self._batches[step])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **{jax.tree_util.keystr(where, simple=True, separator="."): x for where, x in leaves})

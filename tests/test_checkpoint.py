@@ -380,3 +380,186 @@ def test_t10_a_run_of_every_version_is_read(version, tmp_path):
         np.testing.assert_array_equal(jax.random.key_data(state.rng), jax.random.key_data(jax.random.key(9)))
         assert checkpoints.live_layers(5) == LiveLayers(2, 2) and checkpoints.best_step == 5
         assert checkpoints.record_of(5).config == config
+
+
+# Nothing is buried, and nobody waits
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_begin_anew(tmp_path, config):
+    """It would overwrite its own log and config, and look like a run that went well."""
+    train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET, stop_after=4))
+    for step in ("2", "4"):
+        (tmp_path / "checkpoints" / step / "state" / "manifest.ocdbt").write_bytes(b"")
+    log = (tmp_path / "metrics.jsonl").read_bytes()
+    other = small.config(strategy="image", seed=9)
+    for again in (config, other):
+        with pytest.raises(
+            UserError, match=r"no finished checkpoint .*; 2 is damaged.*; 4 is damaged.*another --workdir"
+        ):
+            train(again, small.data_dir(), tmp_path, LoopOptions(**QUIET))
+    assert (tmp_path / "metrics.jsonl").read_bytes() == log and listed(tmp_path / "checkpoints") == ["2", "4"]
+
+
+def test_a_damaged_checkpoint_is_kept_however_often_that_happens(folder, config, states):
+    for number in range(3):
+        (folder / "2" / "state" / "manifest.ocdbt").write_bytes(b"")
+        with closing(Checkpoints(folder.parent, config)) as checkpoints:
+            checkpoints.tidy()
+            checkpoints.save(2, states(2), 2)
+        assert len(listed(folder)) == 3 + number
+    assert listed(folder) == ["1", "2", "2.damaged", "2.damaged1", "2.damaged2"]
+
+
+def test_a_disk_that_cannot_be_read_is_no_damage(folder, config, states, monkeypatch):
+    """To go on from an older step because of it would lose work."""
+
+    def broken(*_):
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checksums, "_about", broken)
+        with pytest.raises(OSError, match="Input/output"):
+            restored(folder.parent, config, states)
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+
+
+def test_a_checkpoint_by_another_name_than_its_step_does_not_count(folder, config, states, capsys):
+    shutil.copytree(folder / "1", folder / "900")
+    assert_is(restored(folder.parent, config, states)[0], states(2))
+    assert "900 is of step 1, not of the step that it is called" in capsys.readouterr().err
+
+
+def test_what_cannot_be_removed_stays_and_stops_nothing(folder, config, states, monkeypatch, capsys):
+    """As on NFS while somebody reads a file of it."""
+    from etils import epath
+
+    real = epath.Path.rmtree
+
+    def busy(path, *args, **kwargs):
+        if path.name.endswith(".deleting"):
+            raise OSError(39, "Directory not empty")
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(type(Checkpoints(folder.parent, config).folder), "rmtree", busy)
+    with closing(Checkpoints(folder.parent, config, keep=1)) as checkpoints:
+        checkpoints.save(3, states(3), 3)
+        checkpoints.wait()
+        checkpoints.tidy()
+    assert listed(folder) == ["1.deleting", "2.deleting", "3"]
+    assert "cannot be removed (Directory not empty)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["card/metadata", checksums.NAME])
+def test_a_pipe_or_an_endless_file_in_a_checkpoint_is_not_read(folder, config, states, name):
+    path = folder / "2" / name
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        path.unlink()
+        make(path)
+        assert_is(restored(folder.parent, config, states)[0], states(1))
+
+
+@pytest.mark.parametrize("score", [10**400, True, "1", [1], None, float("nan")])
+def test_a_score_that_is_none_counts_as_none(folder, config, score):
+    path = folder / "2" / "data" / "metadata"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"score": score}))
+    checksums.write_checksums(type(Checkpoints(folder.parent, config).folder)(folder / "2"))
+    with closing(Checkpoints(folder.parent, config)) as checkpoints:
+        assert checkpoints.best_step is None and checkpoints.latest_step == 2
+
+
+def test_reading_the_newest_reads_no_other(folder, config, capsys):
+    (folder / "1" / "state" / "manifest.ocdbt").write_bytes(b"")
+    assert int(checkpoint_module.restore_run(folder.parent, config, data_mesh()).step) == 2
+    assert not capsys.readouterr().err
+
+
+def test_a_checkpoint_that_goes_while_it_is_read_gives_way_to_a_newer_one(folder, config, states, monkeypatch, capsys):
+    """A training run that goes on removes old ones; that is no damage."""
+    real = checksums.damage
+
+    def slow(path, *args):
+        found = real(path, *args)
+        if path.name == "2":
+            shutil.rmtree(path)
+            monkeypatch.setattr(checksums, "damage", real)
+            written(folder.parent, config, states, 3)
+        return found
+
+    monkeypatch.setattr(checksums, "damage", slow)
+    assert int(checkpoint_module.restore_run(folder.parent, config, data_mesh()).step) == 3
+    assert not capsys.readouterr().err
+
+
+def test_t06_a_file_system_that_hangs_at_once_is_bounded_too(folder, config, states, monkeypatch):
+    go_on = threading.Event()
+    checkpoints = Checkpoints(folder.parent, config, timeout_s=0.2)
+    monkeypatch.setattr(checkpoints._checkpointer, "save", lambda *_, **__: go_on.wait(60))
+    try:
+        with pytest.raises(CheckpointError, match=r"writing .*/3 is not done after 0.2 s.*step 2 is kept"):
+            checkpoints.save(3, states(3), 3)
+    finally:
+        go_on.set()
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_time_to_save_in_that_is_none(seconds):
+    with pytest.raises(UserError, match="save_timeout_s is .*, expected > 0 and at most"):
+        LoopOptions(save_timeout_s=seconds)
+
+
+def test_a_divergence_is_told_even_if_a_write_fails_meanwhile(tmp_path, config, monkeypatch, capsys):
+    from fusion_jax import train as train_module
+    from fusion_jax.errors import TrainingDivergedError
+
+    real = train_module.training_data
+
+    def poisoned(*args):
+        for number, batch in enumerate(real(*args), start=1):
+            if number == 3:
+                batch["pose_mm"] = np.full_like(batch["pose_mm"], np.inf)
+            yield batch
+
+    monkeypatch.setattr(train_module, "training_data", poisoned)
+    monkeypatch.setattr(Checkpoints, "poll", lambda self: None)
+    failing(monkeypatch, 0)
+    with pytest.raises(TrainingDivergedError, match="step 3"):
+        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET))
+    assert "checkpoints/2 could not be written" in capsys.readouterr().err
+
+
+def test_bad_data_costs_no_step_that_was_done(tmp_path, config, monkeypatch):
+    from fusion_jax import train as train_module
+
+    real = train_module.training_data
+
+    def ends(*args):
+        data = real(*args)
+        yield from (next(data) for _ in range(3))
+        raise UserError("example 7 is bad")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "training_data", ends)
+        with pytest.raises(UserError, match="example 7 is bad") as refused:
+            train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET | {"checkpoint_every": 100}))
+    assert refused.value.__notes__ == ["what was learned until step 3 is saved"]
+    assert listed(tmp_path / "checkpoints") == ["3"]
+    monkeypatch.setattr(train_module, "_validate", lambda *_: (_ for _ in ()).throw(UserError("a held-out one is bad")))
+    with pytest.raises(UserError, match="held-out"):
+        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET | {"checkpoint_every": 5, "eval_every": 5}))
+    assert listed(tmp_path / "checkpoints") == ["3", "5"]
+
+
+def test_a_stop_does_not_wait_for_a_validation(tmp_path, config, monkeypatch):
+    import contextlib
+
+    from fusion_jax import train as train_module
+    from fusion_jax.errors import TrainingInterruptedError
+
+    @contextlib.contextmanager
+    def stopped(_):
+        yield lambda step: 15 if step == 4 else None
+
+    monkeypatch.setattr(train_module, "stop_requests", stopped)
+    with pytest.raises(TrainingInterruptedError, match="saved at step 4") as stop:
+        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET | {"eval_every": 4}))
+    assert stop.value.exit_code == 75 and not events(tmp_path, "validation")

@@ -191,3 +191,34 @@ def test_training_tells_a_beta_that_leaves_the_network(tmp_path, capsys):
     (event, *more) = rows(tmp_path, "watch")
     assert not more or event["step"] < more[0]["step"]
     assert "beta is 2." in capsys.readouterr().err
+
+
+def test_what_was_skipped_is_remembered_over_a_restart(tmp_path, monkeypatch):
+    """Else a run that is started again and again would never reach the number that stops it."""
+    monkeypatch.setattr(window, "MAX_IN_ROW", 4)
+    poison(monkeypatch, *range(3, 60))
+    options = {"show": False, "log_every": 1, "eval_every": 0, "checkpoint_every": 1, "on_nonfinite": "skip"}
+    train(small.config(), small.data_dir(), tmp_path, LoopOptions(**options, stop_after=4))
+    with pytest.raises(TrainingDivergedError, match="step 6: .*, nor were the 3 steps before it"):
+        train(small.config(), small.data_dir(), tmp_path, LoopOptions(**options))
+
+
+def test_a_window_holds_few_batches_however_rarely_it_is_closed(tmp_path):
+    from fusion_jax.progress import Progress
+
+    seen = window.Window(8, tmp_path)
+    with Progress(tmp_path, start=0, total=100, label="", show=False) as progress:
+        for step in range(1, 100):
+            seen.add(step, {"x": step}, {"finite": np.bool_(True), "loss": np.float32(step)}, 0.0)
+            if seen.full:
+                seen.check(progress)
+            assert len(seen._batches) < window.LOOK_EVERY
+        assert seen.close(progress)["loss"] == 50
+
+
+def test_divergence_is_told_before_a_validation_meets_it(tmp_path, monkeypatch):
+    poison(monkeypatch, 2)
+    options = LoopOptions(show=False, log_every=100, eval_every=3, checkpoint_every=100)
+    with pytest.raises(TrainingDivergedError, match="step 2: loss inf"):
+        train(small.config(), small.data_dir(), tmp_path, options)
+    assert (tmp_path / "replay" / "step_2.npz").exists() and not rows(tmp_path, "validation")

@@ -38,11 +38,11 @@ def decode_parts(data: bytes, size: int, name: str) -> np.ndarray:
     Raises:
       UserError: naming the example, where the bytes are cut off, do not decode or are no such map.
     """
-    parts = _decoded(data, size, cv2.IMREAD_UNCHANGED, f"{name}: its body parts")
+    parts = _decoded(data, size, cv2.IMREAD_UNCHANGED, f"{name}: its map of body parts")
     if parts.shape != (size, size) or parts.dtype != np.uint8 or parts.max() > len(PARTS):
         raise UserError(
-            f"{name}: its body parts are {parts.shape} {parts.dtype} up to {parts.max()}, expected ({size}, {size}) "
-            f"uint8 up to {len(PARTS)}; prepare the dataset again"
+            f"{name}: its map of body parts is {parts.shape} {parts.dtype} up to {parts.max()}, expected "
+            f"({size}, {size}) uint8 up to {len(PARTS)}; prepare the dataset again"
         )
     return parts
 

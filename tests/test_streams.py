@@ -98,13 +98,13 @@ def test_asking_for_parts_changes_nothing_else(dataset):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (None, r"do not decode \(0 bytes\)"),
-        (b"\x89PNG cut", "do not decode"),
-        (_PNG_OF_10_GIGAPIXELS, "do not decode"),
-        (np.zeros((8, 8), np.uint8), r"are \(8, 8\) uint8 up to 0, expected \(16, 16\)"),
-        (np.zeros((16, 16, 3), np.uint8), r"are \(16, 16, 3\)"),
-        (np.zeros((16, 16), np.uint16), r"are \(16, 16\) uint16"),
-        (np.full((16, 16), 15, np.uint8), "are .* up to 15, expected .* up to 14"),
+        (None, r"does not decode \(0 bytes\)"),
+        (b"\x89PNG cut", r"does not decode \(8 bytes, cut off"),
+        (_PNG_OF_10_GIGAPIXELS, r"is \(100000, 100000\), expected \(16, 16\)"),
+        (np.zeros((8, 8), np.uint8), r"is \(8, 8\), expected \(16, 16\)"),
+        (np.zeros((16, 16, 3), np.uint8), r"is \(16, 16, 3\)"),
+        (np.zeros((16, 16), np.uint16), r"is \(16, 16\) uint16"),
+        (np.full((16, 16), 15, np.uint8), "is .* up to 15, expected .* up to 14"),
     ],
 )
 def test_broken_parts_are_refused_where_they_are_asked_for(dataset, parts, message):
@@ -113,7 +113,7 @@ def test_broken_parts_are_refused_where_they_are_asked_for(dataset, parts, messa
     if parts is None:
         del example["parts"]
     samples.make_sample(example, H36M, H36M, 16, 16, Change())
-    with pytest.raises(UserError, match=f"S01/.*/cam1/000000: its body parts {message}"):
+    with pytest.raises(UserError, match=f"S01/.*/cam1/000000: its map of body parts {message}"):
         samples.make_sample(example, H36M, H36M, 16, 16, Change(), ("parts",))
 
 

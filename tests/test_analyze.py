@@ -243,7 +243,7 @@ def test_errors_are_one_line(trained, tmp_path, capsys, args, message):
     [
         (lambda d: d.pop("mpjpe_mm"), "missing field 'mpjpe_mm'"),
         (lambda d: d.update(mpjpe_mm=None), "usage is told without mpjpe_mm"),
-        (lambda d: d["usage"][0].update(other_mm=float("nan")), "other_mm is nan, expected a finite number"),
+        (lambda d: d["usage"][0].update(other_mm=float("nan")), "cannot be read as JSON: NaN is no JSON number"),
         (lambda d: d["usage"][0].update(stream=["image"]), "expected str"),
         (lambda d: d["correlation"].update(alive=[4]), r"expected 2 each"),
         (lambda d: d["correlation"]["means"][0].__setitem__(1, 7.0), r"expected numbers in \[0, 1\]"),

@@ -51,7 +51,7 @@ def oracle(monkeypatch):
 
     The samples' heatmaps are of a network that has learned nothing; restoring one would compile for each test anew.
     """
-    monkeypatch.setattr(evaluate_heatmaps, "restore_run", lambda workdir, config, mesh: small_hourglass.state(config))
+    monkeypatch.setattr(evaluate_heatmaps, "restore_run", lambda workdir, config, *_: small_hourglass.state(config))
 
     def put(*shift):
         def step(state, batch):

@@ -16,6 +16,7 @@ from data_pipelines.samples import change_heatmap
 from data_pipelines.synthetic_humans.live import open_live
 from fusion_jax import evaluate as evaluate_module
 from fusion_jax import scoring
+from fusion_jax import start as start_module
 from fusion_jax import train as train_module
 from fusion_jax.augmentation import AUGMENTATIONS
 from fusion_jax.datasets import check_joints2d, check_trainable, mixture_name, open_dataset, open_mixture, parse_mixture
@@ -49,7 +50,7 @@ def base_dataset(**fields):
 
 def opened_as(monkeypatch, *datasets):
     """Lets `train` open these."""
-    monkeypatch.setattr(train_module, "open_mixture", lambda *_: [(opened, 1.0) for opened in datasets])
+    monkeypatch.setattr(start_module, "open_mixture", lambda *_: [(opened, 1.0) for opened in datasets])
 
 
 def poses_of(opened, split):
@@ -253,8 +254,8 @@ def test_training_refuses_a_person_in_two_splits(tmp_path, monkeypatch):
 def test_training_refuses_to_go_on_from_who_had_seen_its_held_out_people(person, split, tmp_path, monkeypatch):
     base = base_dataset()
     before = Seen(base.name, base.family, False, (person,), {})
-    monkeypatch.setattr(train_module, "init_from", lambda state, *_: (state, [before]))
-    monkeypatch.setattr(train_module, "adopt_live", lambda config, *_: config)  # which reads that run as well
+    monkeypatch.setattr(start_module, "init_from", lambda state, *_: (state, [before]))
+    monkeypatch.setattr(start_module, "adopt_live", lambda config, *_: config)  # which reads that run as well
     message = (
         f"{person} of {base.name}'s {split} split was trained on (as {base.name}); a score on what training has seen "
         "says nothing. Test on another dataset, or train without them"

@@ -172,7 +172,7 @@ def test_whom_the_detector_loses_is_looked_for_where_they_were(predictor):
         ('{"a.jpg": [1, 2, 3, 4]}', "'a.jpg': expected a list of boxes"),
         ('{"a.jpg": [[1, 2, 3]]}', "'a.jpg': expected a list of boxes"),
         ('{"a.jpg": [[1, 2, 3, "4"]]}', "'a.jpg': expected a list of boxes"),
-        ('{"a.jpg": [[1, 2, 3, NaN]]}', "'a.jpg': expected a list of boxes"),
+        ('{"a.jpg": [[1, 2, 3, NaN]]}', "cannot be read as JSON: NaN is no JSON number"),
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         ('{"a.jpg": [[' + "9" * 5000 + "]]}", "cannot be read as JSON"),

@@ -36,12 +36,13 @@ from fusion_jax.start import open_training_data
 from fusion_jax.state import TrainState, create_state
 from fusion_jax.stream_correlation import correlate_streams
 from fusion_jax.stream_usage import Frames, choose_rows
-from fusion_jax.sweep_group import SweepGroup, SweepOptions, forecast
+from fusion_jax.sweep_group import Mixture, SweepGroup, SweepOptions, forecast
 from fusion_jax.sweep_plan import LEARNED, Member, groups
 from fusion_jax.sweep_result import MemberResult, NetworkCost, RSquared, read_result, write_result
 from fusion_jax.switched import lone_state
 from fusion_jax.tables import summarise
 from fusion_jax.work_folder import DatasetRecord, save_run, whole_folder
+from fusion_jax.workdir_lock import workdir_lock
 
 EPS = 1e-3
 """Weights so near to 0 or 1 count as 0 or 1 when a member's live layers are counted."""
@@ -60,7 +61,7 @@ def run_sweep(
     batch `speed_batch`.
 
     Raises:
-      UserError: bad data, or a folder of another sweep.
+      UserError: bad data, a folder of another sweep, or one in which another process is at it.
       TrainingDivergedError: at the first step that is not finite for some member, naming it.
       TrainingInterruptedError: after SIGINT or SIGTERM, once a checkpoint is written.
     """
@@ -71,6 +72,20 @@ def run_sweep(
     dataset = datasets[0][0]
     dataset.split(options.split)  # a split that is not there is named before hours of training
     check_test(seen, dataset, options.split)
+    with workdir_lock(out, "--out"):
+        return _locked_sweep(members, datasets, record, seen, out, options)
+
+
+def _locked_sweep(
+    members: Sequence[Member],
+    datasets: Mixture,
+    record: DatasetRecord,
+    seen: list[Seen],
+    out: pathlib.Path,
+    options: SweepOptions,
+) -> list[dict[str, Any]]:
+    """`run_sweep`, for the only process that has its folder."""
+    dataset = datasets[0][0]
     _check_plan(out, members, record, options)
     todo = [(n, group) for n, group in enumerate(groups(members)) if not all(_done(out, m) for m in group)]
     runs = [SweepGroup(out / "groups" / str(n), group, datasets, options) for n, group in todo]
@@ -95,7 +110,7 @@ def _check_plan(out: pathlib.Path, members: Sequence[Member], record: DatasetRec
     if len(plan["members"]) != len(members):
         raise UserError("two members of the sweep have the same name; give each strategy, lambda and beta once")
     if not path.exists():
-        if out.exists() and {entry.name for entry in out.iterdir()} - {f".{path.name}.partial"}:
+        if out.exists() and {entry.name for entry in out.iterdir()} - {f".{path.name}.partial", ".lock"}:
             raise UserError(f"{out} is in use and holds no sweep; give another --out")
         write_json(path, plan)
         return

@@ -105,12 +105,12 @@ class SweepGroup:
             return self.config.steps - (checkpoints.latest_step or 0)
 
     def train(self) -> TrainState:
-        """The members' states after the last step, stacked along their first axis."""
+        """The members' states after the last step, stacked along their first axis, on the host."""
         config, options = self.config, self._options
         with contextlib.closing(Checkpoints(self.folder, config, keep=_KEEP)) as checkpoints:
             (states, lambdas), start = self._states(), 0
             if checkpoints.latest_step is not None:
-                restored, start = checkpoints.restore(self._without_padding(states), self._mesh)
+                restored, start = checkpoints.restore(self._members_shapes(states), self._mesh)
                 states = self._with_padding(restored)
             checkpoints.tidy()
             with (
@@ -148,12 +148,21 @@ class SweepGroup:
 
     @any_transfers  # for saving
     def _without_padding(self, states: TrainState) -> TrainState:
-        """The members alone: what is saved must not depend on the number of devices."""
-        return jax.tree.map(lambda leaf: leaf[: len(self.members)], states)
+        """The members alone, on the host: what is saved must not depend on the number of devices.
 
+        A part of an array that is split over devices is a program of all of them that waits for each. One for every
+        array, queued at once on a busy CPU, can make some wait so long for the others that XLA ends the process.
+        """
+        return _on_host(states, slice(len(self.members)))
+
+    def _members_shapes(self, states: TrainState) -> TrainState:
+        """Of the members' states, where `states` holds padding too."""
+        return jax.eval_shape(lambda tree: jax.tree.map(lambda leaf: leaf[: len(self.members)], tree), states)
+
+    @any_transfers
     def _with_padding(self, states: TrainState) -> TrainState:
         places = np.minimum(np.arange(len(padded([m.config for m in self.members], self._mesh))), len(self.members) - 1)
-        return jax.device_put(jax.tree.map(lambda leaf: leaf[places], states), member_sharding(self._mesh))
+        return jax.device_put(_on_host(states, places), member_sharding(self._mesh))
 
     def member_log(self, place: int) -> str:
         """The training log of one member, as a run of its own would have written it."""
@@ -187,6 +196,13 @@ class SweepGroup:
         each = {"mpjpe_mm": mpjpe, **means, **last}
         told = {name: np.round(values.astype(float), 5).tolist() for name, values in each.items()}
         return {"loss": float(means["loss"].mean()), "mpjpe_mm": float(mpjpe.mean()), "members": told}
+
+
+def _on_host(states: TrainState, places: slice | np.ndarray) -> TrainState:
+    """Members of stacked states, once all their arrays are there; copies, as a step takes the memory of its states."""
+    bare = jax.device_get(states.replace(rng=jax.random.key_data(states.rng)))
+    chosen = jax.tree.map(lambda leaf: np.array(leaf[places]), bare)
+    return chosen.replace(rng=jax.random.wrap_key_data(chosen.rng))
 
 
 class _Timer:

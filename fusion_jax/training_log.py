@@ -24,7 +24,8 @@ def read_log(path: Path, *, nested: bool = False) -> tuple[list[Record], list[Re
 
     Args:
       path: of the log.
-      nested: whether a record holds the numbers of many runs, as a sweep's do: lists under `members`, equally long.
+      nested: whether training records hold the numbers of many runs, as a sweep's do: lists under `members`, equally
+        long. What else a sweep records, such as a checkpoint that could not be written, is of all runs at once.
 
     Raises:
       UserError: no file, no training record, or a broken line, by number.
@@ -47,7 +48,8 @@ def read_log(path: Path, *, nested: bool = False) -> tuple[list[Record], list[Re
                 continue
             raise UserError(f"{path}, line {number}: not a JSON object ({error}); repair or delete it") from None
         where = f"{path}, line {number}"
-        own = _without_members(record, where) if nested else record
+        of_members = nested and isinstance(record, dict) and record.get("kind") == "train"
+        own = _without_members(record, where) if of_members else record
         _check_record(own, where)
         by_step.setdefault(record["kind"], {})[record["step"]] = record
     if not by_step["train"]:
@@ -61,9 +63,9 @@ def read_log(path: Path, *, nested: bool = False) -> tuple[list[Record], list[Re
     return train, validation
 
 
-def _without_members(record: Any, where: str) -> Any:
+def _without_members(record: Record, where: str) -> Record:
     """A sweep's record without its lists of members, once these are checked."""
-    lists = record.get("members") if isinstance(record, dict) else None
+    lists = record.get("members")
     values = list(lists.values()) if isinstance(lists, dict) else []
     whole = values and all(isinstance(v, list) and v and all(map(is_number, v)) for v in values)
     if not whole or len(set(map(len, values))) != 1:

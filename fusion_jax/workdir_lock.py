@@ -11,10 +11,14 @@ from fusion_jax.errors import UserError
 
 
 @contextlib.contextmanager
-def workdir_lock(workdir: pathlib.Path) -> Iterator[None]:
+def workdir_lock(workdir: pathlib.Path, option: str = "--workdir") -> Iterator[None]:
     """Holds WORKDIR/.lock for the block; the system lets go of it however the process ends.
 
     On a file system that knows no locks nothing is held.
+
+    Args:
+      workdir: made where it is not there.
+      option: by which it was given, for the message.
 
     Raises:
       UserError: another process trains there.
@@ -25,7 +29,7 @@ def workdir_lock(workdir: pathlib.Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"another process trains in {workdir}; wait for it, or choose another --workdir") from None
+            raise UserError(f"another process trains in {workdir}; wait for it, or choose another {option}") from None
         except OSError:  # some network file systems
             pass
         yield

@@ -19,11 +19,14 @@ from fusion_jax.evaluate import evaluate_run
 from fusion_jax.network import Dense
 from fusion_jax.presets import two_streams
 from fusion_jax.report import write_report
+from fusion_jax.start import open_training_data
 from fusion_jax.sweep import SweepOptions, run_sweep
 from fusion_jax.sweep_plan import SweepConfig, groups, sweep_members
 from fusion_jax.sweep_report import write_sweep_report
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.training_log import read_log
 from fusion_jax.work_folder import load_run
+from fusion_jax.workdir_lock import workdir_lock
 
 OPTIONS = SweepOptions(log_every=2, checkpoint_every=2, show=False)
 FEW = SweepConfig(("learned", "fixed", "image"), seeds=2, lambdas=(), initial_betas=(), final_alphas=())
@@ -169,3 +172,47 @@ def test_a_member_is_reported_as_any_run(done):
 def test_the_log_holds_every_member(done):
     rows = [json.loads(line) for line in (done[0] / "groups" / "0" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4] and len(rows[-1]["members"]["beta"]) == 8
+
+
+def test_a_save_that_failed_once_leaves_a_sweep_that_finishes(done, tmp_path, monkeypatch, capsys):
+    few, results = [m for m in done[1] if m.label == "image"], [r for r in done[2] if r["label"] == "image"]
+    told = iter(["no space left"])
+    monkeypatch.setattr(sweep_group.Checkpoints, "poll", lambda self: next(told, None))
+    again = run_sweep(few, small.data_dir(), tmp_path / "out", OPTIONS)
+    assert [r["mpjpe_mm"] for r in again] == [r["mpjpe_mm"] for r in results]
+    rows = [json.loads(line) for line in (tmp_path / "out" / "groups" / "0" / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["kind"], row["step"]) for row in rows] == [("unsaved", 1), ("train", 2), ("train", 4)]
+    assert "image" in write_sweep_report(tmp_path / "out", again)
+
+
+def test_a_training_record_of_a_sweep_without_members_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    whole = '{"kind": "train", "step": 1, "members": {"loss": [1.0, 2.0]}}\n{"kind": "unsaved", "step": 2}\n'
+    path.write_text(whole)
+    assert [row["step"] for row in read_log(path, nested=True)[0]] == [1]
+    path.write_text(whole + '{"kind": "train", "step": 2}\n')
+    with pytest.raises(UserError, match="line 3: members is no object of equally long lists"):
+        read_log(path, nested=True)
+
+
+def test_two_sweeps_at_once_in_one_folder_are_refused(done):
+    out, members, _ = done
+    with workdir_lock(out), pytest.raises(UserError, match=f"another process trains in {out}; .* another --out$"):
+        run_sweep(members, small.data_dir(), out, OPTIONS)
+
+
+def test_members_come_to_the_host_without_a_program_of_many_devices(done, monkeypatch):
+    """Such programs wait for all devices; many at once have made XLA end the process on a busy machine."""
+    few = [m for m in done[1] if m.label in ("learned", "fixed at 1")][:3]
+    group = sweep_group.SweepGroup(done[0], few, open_training_data(few[0].config, small.data_dir())[0], OPTIONS)
+    states, _ = group._states()
+    parted = [leaf for leaf in jax.tree.leaves(states) if len(leaf.sharding.device_set) > 1]
+    assert len(parted) > 10
+    with monkeypatch.context() as patch:
+        patch.setattr(type(parted[0]), "__getitem__", lambda *_: pytest.fail("indexed on its devices"))
+        mine = group._without_padding(states)
+        padded = group._with_padding(mine)
+    assert all(type(leaf) is np.ndarray for leaf in jax.tree.leaves((mine.params, mine.opt_state)))
+    for one, other, back in zip(*map(jax.tree.leaves, (states.params, mine.params, padded.params)), strict=True):
+        np.testing.assert_array_equal(one[:3], other)
+        np.testing.assert_array_equal(back, one)

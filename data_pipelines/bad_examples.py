@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,9 @@ Policy = Literal["stop", "skip"]
 RECORD = "replaced"
 """The entry of a host batch, (B, 3) int32, that tells what was replaced: which dataset of a mixture, -1 for none; the
 example's place in its split; how many examples in a row, that one first, could not be used."""
+
+Gather = Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]
+"""The rows of all processes: arrays (N, ...) by name, N of each process its own, to those of all of them."""
 
 _TRIES = 16  # examples in the place of one; more bad ones in a row are no chance
 _NAMED = 20  # bad examples that a run names; the rest is only counted
@@ -104,16 +107,20 @@ class BadExamples:
 
     Args:
       policy: see ExampleMaker.
+      gather: brings together what processes that train together met; by default there is one.
     """
 
-    def __init__(self, policy: Policy = "stop"):
+    def __init__(self, policy: Policy = "stop", gather: Gather = dict):
         if policy not in ("stop", "skip"):
             raise UserError(f"bad_examples is {policy!r}, expected stop or skip")
         self.policy: Policy = policy
+        self._gather = gather
         self._known: set[tuple[int, int]] = set()
         self._untold: list[tuple[dict[str, int], str]] = []
         self._recent: collections.deque[tuple[int, int]] = collections.deque()  # (examples, bad ones) of batches
         self._since_row = 0
+        self._unshared = 0
+        self._unshared_names: list[tuple[int, int, str]] = []  # (dataset, place, problem)
 
     def take(self, batch: dict[str, Any], makers: Sequence[ExampleMaker]) -> dict[str, Any]:
         """A batch without its RECORD, which is entered here.
@@ -125,20 +132,24 @@ class BadExamples:
         record = batch.pop(RECORD)
         rows = record[record[:, 0] >= 0]
         self._since_row += len(rows)
+        self._unshared += len(rows)
         for number, index, count in rows.tolist():
-            self._name(number, makers[number].explain(index, count))
+            for place, text in makers[number].explain(index, count):
+                if self._name(number, place, text):
+                    self._unshared_names.append((number, place, text))
         self._check_share(len(record), len(rows))
         return batch
 
-    def _name(self, number: int, bad: Iterator[tuple[int, str]]) -> None:
-        for place, text in bad:
-            if (number, place) in self._known:
-                continue
-            self._known.add((number, place))
-            if len(self._known) <= _NAMED:
-                told = f"left out {text}"
-                more = "; further ones are only counted" if len(self._known) == _NAMED else ""
-                self._untold.append(({"dataset": number, "example": place}, told + more))
+    def _name(self, number: int, place: int, text: str) -> bool:
+        """Whether it is one that is to be told and was not known."""
+        if (number, place) in self._known:
+            return False
+        self._known.add((number, place))
+        if len(self._known) > _NAMED:
+            return False
+        more = "; further ones are only counted" if len(self._known) == _NAMED else ""
+        self._untold.append(({"dataset": number, "example": place}, f"left out {text}{more}"))
+        return True
 
     def _check_share(self, examples: int, bad: int) -> None:
         self._recent.append((examples, bad))
@@ -157,7 +168,26 @@ class BadExamples:
             event("bad_example", step, numbers, text)
         self._untold.clear()
 
+    def share(self) -> None:
+        """Brings together what all processes met; all of them call it after the same steps, before `row`.
+
+        Each has then to tell what the others named, and its next row counts theirs too.
+        """
+        if self.policy == "stop":
+            return
+        own = [(-1, self._unshared, ""), *self._unshared_names]  # first the count
+        columns = zip(("dataset", "example", "text"), zip(*own, strict=True), strict=True)
+        rows = self._gather({name: np.array(values) for name, values in columns})
+        counts = rows["dataset"] < 0
+        self._since_row += int(rows["example"][counts].sum()) - self._unshared
+        self._unshared, self._unshared_names = 0, []
+        for number, place, text in zip(*(rows[name][~counts].tolist() for name in rows), strict=True):
+            self._name(number, place, text)
+
     def row(self) -> dict[str, int]:
-        """For a row of numbers: how many examples were replaced since the last one; nothing where none ever is."""
+        """For a row of numbers: how many examples were replaced since the last one; nothing where none ever is.
+
+        Of other processes those that they shared.
+        """
         count, self._since_row = self._since_row, 0
         return {"bad_examples": count} if self.policy == "skip" else {}

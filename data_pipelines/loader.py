@@ -16,7 +16,7 @@ from data_pipelines.augment import Change, draw_change
 from data_pipelines.bad_examples import BadExamples, ExampleMaker, problem
 from data_pipelines.prepared import Examples, LiveExamples, PoseDataset
 from data_pipelines.samples import Sample, camera_pose_mm, example_name, make_sample
-from data_pipelines.workers import WorkerBatches
+from data_pipelines.workers import WorkerBatches, end_with_parent
 from fusion_jax.augmentation import AugmentConfig
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
@@ -110,7 +110,7 @@ def train_iterator(
     if num_workers:
         if not flags.FLAGS.is_parsed():  # Grain's workers read flags that only absl programs parse
             flags.FLAGS.mark_as_parsed()
-        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+        stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers), end_with_parent)
     made: Batches = WorkerBatches(iter(stream), num_workers) if num_workers else iter(stream)
     return _Accounted(made, makers, bad_examples) if makers and bad_examples.policy == "skip" else made
 

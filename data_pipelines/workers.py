@@ -2,16 +2,21 @@
 
 Grain notices a worker that was killed, but waits for ever for one that ended with exit code 0, that stands still, or
 that died while it was writing.
+
+A worker ends with the process that started it, however that ends, and not before: Ctrl-C and a scheduler's SIGTERM
+reach the whole process group, and whoever trains still needs batches until a checkpoint is saved.
 """
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from typing import Any
 
@@ -31,11 +36,23 @@ class WorkerError(UserError):
     exit_code = 6
 
 
+def end_with_parent(index: int, count: int) -> None:
+    """Grain calls this in each worker before anything else: it then ends with its parent, even one that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True, name="end-with-parent").start()
+
+
+def _end_after(parent: BaseProcess) -> None:
+    parent.join()  # a pipe of the parent, which the system closes
+    os._exit(1)
+
+
 class WorkerBatches(Iterator[dict[str, Any]]):
     """The batches of Grain's iterator, which a thread waits for, so that the wait can be given up; close it when done.
 
     Args:
-      data: an iterator that has not been asked for anything yet.
+      data: an iterator that has not been asked for anything yet, with `end_with_parent` in its workers.
       num_workers: how many processes it starts.
       patience_s: the longest wait for one batch.
     """
@@ -89,6 +106,10 @@ class WorkerBatches(Iterator[dict[str, Any]]):
             raise error
 
     def _fetch(self) -> None:
+        # Whatever this thread starts begins with its signal mask: Grain's threads, the workers and their threads.
+        # Python's tracker first: where it is not there yet, the first worker's start brings it up and clears the mask.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         while not self._closed.is_set():
             try:
                 made: tuple[Any, Exception | None] = (next(self._data), None)

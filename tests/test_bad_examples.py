@@ -1,10 +1,12 @@
 """Examples that cannot be used: named and refused, or replaced alike in every run, counted and named."""
 
+import concurrent.futures
 import dataclasses
 import itertools
 import json
 import re
 import shutil
+import threading
 
 import cv2
 import jax
@@ -242,6 +244,37 @@ def test_t19_rubbish_ends_the_run_whatever_the_policy(dataset, monkeypatch):
     with pytest.raises(UserError, match=r"of the last (16|8) training examples"):
         batches(few, 40, BadExamples("skip"))
     batches(harmed(dataset, 3), 100, BadExamples("skip"))  # a 56th
+
+
+def test_t19_processes_share_what_each_of_them_met(dataset):
+    """Two epochs, in each of which one or the other process meets them."""
+    places, meeting, brought = (2, 9, 17, 30, 31), threading.Barrier(2, timeout=60), {}
+    broken = harmed(dataset, *places)
+
+    def run(process):
+        def gather(rows):
+            brought[process] = rows
+            meeting.wait()
+            both = {name: np.concatenate([brought[p][name] for p in range(2)]) for name in rows}
+            meeting.wait()
+            return both
+
+        bad, found = BadExamples("skip", gather), []
+        for start in (0, 7):
+            batches(broken, 7, bad, start=start, process_index=process, process_count=2)
+            own = told(bad)
+            bad.share()
+            found.append((own, told(bad), bad.row()))
+            bad.share()  # nothing new, as where a row is not written
+        return found
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(run, range(2)))
+    for (own, others, row), (own_again, others_again, row_again) in runs:
+        assert own and others, "each met some of them"
+        assert sorted(numbers["example"] for _, numbers, _ in own + others) == list(places)
+        assert row == row_again == {"bad_examples": len(places)} and own_again == others_again == []
+    assert runs[0][0][1] == runs[1][0][0], "as the other one names them"
 
 
 def test_t19_only_the_first_twenty_are_named(dataset):

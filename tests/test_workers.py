@@ -1,11 +1,15 @@
 """Processes and threads that make batches, and what is seen of their end. Workers start new interpreters, so what tests
 them is a program of its own."""
 
+import contextlib
 import dataclasses
+import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -57,6 +61,33 @@ def until_it_fails(data):
     print('left:', multiprocessing.active_children())
 
 if __name__ == '__main__':
+"""
+
+TRAINS = """
+import json, multiprocessing, pathlib, sys
+import small
+from fusion_jax import train
+from fusion_jax.errors import exit_code
+
+real = train.place_batch
+count = 0
+
+def place_batch(*args):
+    global count
+    count += 1
+    if count == 3:
+        print(json.dumps([p.pid for p in multiprocessing.active_children()]), flush=True)
+    return real(*args)
+
+if __name__ == '__main__':
+    train.place_batch = place_batch
+    options = train.LoopOptions(show=False, workers=2, log_every=10, eval_every=0, checkpoint_every=1000000)
+    config = small.config(strategy='image', steps=1000000)
+    try:
+        train.train(config, *map(pathlib.Path, sys.argv[1:]), options)
+    except Exception as error:
+        print(error, flush=True)
+        sys.exit(exit_code(error))
 """
 
 
@@ -126,6 +157,55 @@ def test_t14_workers_that_end_without_a_word_or_stand_still(tmp_path):
     assert lines[0].startswith("WorkerError a process that prepares training data ended with exit code 0;")
     assert lines[2].startswith("WorkerError 2 data workers brought no batch for 4 s and still run;")
     assert lines[1] == lines[3] == "left: []"
+
+
+@contextlib.contextmanager
+def training(script, workdir):
+    """(process, the ids of its workers) of a training under way, in a process group of its own."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    process = subprocess.Popen(
+        [sys.executable, script, small.data_dir(), workdir], start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    try:
+        workers = json.loads(process.stdout.readline())
+        yield process, workers
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+def runs(pid):
+    with contextlib.suppress(FileNotFoundError):
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="sees processes by /proc")
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
+def test_t10_t14_workers_end_with_their_trainer_and_not_before(tmp_path, number, code):
+    """A signal to the whole group, as a terminal or a scheduler sends it, leaves what makes batches as it is until a
+    checkpoint is saved; and where the trainer alone is killed, its workers do not stay."""
+    script = tmp_path / "trains.py"
+    script.write_text(TRAINS)
+    with training(script, tmp_path / "run") as (process, workers):
+        assert len(workers) == 2 and all(map(runs, workers))
+        if number == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, number)
+        said = process.stdout.read()  # to the end of all that hold the pipe, workers too
+        process.wait(60)
+        assert process.returncode == code, said
+        if number != signal.SIGKILL:
+            assert f"stopped by signal {number} and saved at step" in said
+        until = time.monotonic() + 30
+        while any(map(runs, workers)) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert not any(map(runs, workers))
 
 
 class Raises:

@@ -15,7 +15,7 @@ from data_pipelines.loader import Batches
 from fusion_jax import sharding
 from fusion_jax.checkpoint_place import check_workdir
 from fusion_jax.config import Config
-from fusion_jax.distributed import writes
+from fusion_jax.distributed import gather_rows, writes
 from fusion_jax.errors import TrainingInterruptedError, UserError
 from fusion_jax.fusion_watch import FusionWatch
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
@@ -56,7 +56,7 @@ def train(
         workdir_lock(workdir) if writes() else contextlib.nullcontext(),
         ready(config, data_dir, workdir, options) as run,
     ):
-        bad = BadExamples(options.bad_examples)
+        bad = BadExamples(options.bad_examples, any_transfers(gather_rows))
         with contextlib.closing(training_data(run.config, run.datasets, run.next_batch, options.workers, bad)) as data:
             run.claim(workdir)
             return _loop(run, options, data, bad, workdir)
@@ -106,6 +106,8 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
                 stop = stop_requested(step)
                 last = step == end or stop is not None
                 if step % options.log_every == 0 or last:
+                    bad.share()
+                    bad.tell(progress.event, step)
                     if (row := window.close(progress)) is not None:
                         progress.row("train", step, row | bad.row())
                         for concern in watch.look(row):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import jax
@@ -130,8 +131,6 @@ def test_whom_the_2d_network_has_seen_counts(cached, hourglass):
 
 def test_a_2d_network_that_has_seen_the_test_people_is_no_judge(tmp_path, cached, hourglass):
     """A pose network that has not, fed by one that has: the score would say nothing."""
-    import shutil
-
     shutil.copytree(hourglass, tmp_path / "leaky")
     record = json.loads((tmp_path / "leaky" / "trained_on.json").read_text())
     record[0]["subjects"] = [f"S{n:02}" for n in range(1, 40)]
@@ -166,8 +165,6 @@ def test_configs_survive_json(cached, hourglass):
 
 def test_every_part_of_a_split_is_asked_about(tmp_path, cached, hourglass):
     """Also beside a part that the run was trained on, and in another dataset whose parts are called the same."""
-    import shutil
-
     shutil.copytree(hourglass, tmp_path / "leaky")
     record = json.loads((tmp_path / "leaky" / "trained_on.json").read_text())
     record[0]["subjects"] = ["S03"]
@@ -181,8 +178,6 @@ def test_every_part_of_a_split_is_asked_about(tmp_path, cached, hourglass):
 
 
 def test_a_lost_list_of_who_was_seen_is_made_again_whole(tmp_path, hourglass):
-    import shutil
-
     workdir = trained_pair.pose(tmp_path / "run", heatmaps=shutil.copytree(hourglass, tmp_path / "net"))
     record = json.loads((tmp_path / "net" / "trained_on.json").read_text())
     extra = [{**record[0], "dataset": "mpii/x", "family": "mpii"}]
@@ -227,8 +222,6 @@ def test_a_card_names_what_the_weights_read_and_write():
 
 
 def test_weights_of_another_kind_are_refused_with_both_values(tmp_path, hourglass):
-    import shutil
-
     shutil.copytree(hourglass, tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
@@ -258,13 +251,15 @@ def test_a_card_is_compared_by_names_and_numbers_not_by_its_sentences(cached):
             check_card(found | {part: found[part] | {field: value}}, config, "here")
 
 
-def test_a_checkpoint_without_a_card_is_old_not_damaged(tmp_path, hourglass):
-    import shutil
-
+def test_a_checkpoint_without_checksums_may_be_old_and_one_that_lost_its_card_is_damaged(tmp_path, hourglass):
     shutil.copytree(hourglass, tmp_path / "run")
-    shutil.rmtree(tmp_path / "run" / "checkpoints" / "2" / "card")
+    checkpoint = tmp_path / "run" / "checkpoints" / "2"
+    shutil.rmtree(checkpoint / "card")
+    with pytest.raises(UserError, match="no finished checkpoint in .*; 2 lacks its file card/metadata; bring a copy"):
+        evaluate_run(tmp_path / "run")
+    (checkpoint / "checksums.json").unlink()  # as an older version wrote them
     with pytest.raises(
-        UserError, match="checkpoints/2 has no card .*of an older version of the program; train it anew$"
+        UserError, match="; 2 is not finished: it has no checksums.json .*of an older version of the program"
     ):
         evaluate_run(tmp_path / "run")
 

@@ -366,11 +366,6 @@ class Checkpoints:
             state_shardings(mesh, shapes, shard_params),
         )
         folder = self.folder / str(step)
-        if (folder / "state").exists() and not (folder / "card").exists():  # no damage
-            raise UserError(
-                f"the checkpoint {folder} has no card of what its weights are, so it is of an older version of the "
-                "program; train it anew"
-            )
         found = self._read(step, _ListedArgs(card=ocp.args.JsonRestore()))
         check_card(found["card"], self.config, str(folder))  # before shapes can clash
         check_stored(folder, target)

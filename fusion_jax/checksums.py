@@ -53,7 +53,7 @@ def damage(folder: epath.Path, optional: tuple[str, ...] = ()) -> str | None:
             if not isinstance(name, str) or not isinstance(size, int) or not isinstance(digest, str):
                 raise TypeError
     except FileNotFoundError:
-        return f"is not finished, or of an older version of the program: it has no {NAME}"
+        return f"is not finished: it has no {NAME} (or it is of an older version of the program, which wrote none)"
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"has a {NAME} that cannot be read"
     there = set(files_below(folder))

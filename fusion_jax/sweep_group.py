@@ -109,7 +109,10 @@ class SweepGroup:
         config, options = self.config, self._options
         with contextlib.closing(Checkpoints(self.folder, config, keep=_KEEP)) as checkpoints:
             (states, lambdas), start = self._states(), 0
-            if checkpoints.latest_step is not None:
+            newest = checkpoints.latest_step
+            if newest is None:
+                checkpoints.require_sound()
+            else:
                 restored, start = checkpoints.restore(self._members_shapes(states), self._mesh)
                 states = self._with_padding(restored)
             checkpoints.tidy()

@@ -230,9 +230,7 @@ def test_t04_in_a_bucket_what_was_not_finished_is_ignored_and_removed(config, st
     checkpoints = opened(config, tmp_path, in_bucket)
     assert checkpoints.steps == [1]
     assert_same(checkpoints.restore(states(0), data_mesh())[0], states(1))
-    assert f"{in_bucket}/2 is not finished, or of an older version of the program: it has no checksums.json" in (
-        told := capsys.readouterr().err
-    )
+    assert f"{in_bucket}/2 is not finished: it has no checksums.json" in (told := capsys.readouterr().err)
     assert f"{in_bucket}/3 is not finished: it has no commit_success.txt" in told
     checkpoints.tidy()
     assert {name.split("/")[2] for name in fake_bucket.OBJECTS if name.startswith(top)} == {"1"}

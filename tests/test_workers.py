@@ -196,9 +196,12 @@ def test_t10_t14_workers_end_with_their_trainer_and_not_before(tmp_path, number,
         if number == signal.SIGKILL:
             process.kill()
         else:
+            process.send_signal(signal.SIGSTOP)  # or it could end its workers before they are looked at
             os.killpg(process.pid, number)
-        said = process.stdout.read()  # to the end of all that hold the pipe, workers too
-        process.wait(60)
+            time.sleep(1)
+            assert all(map(runs, workers))
+            process.send_signal(signal.SIGCONT)
+        said, _ = process.communicate(timeout=60)  # to the end of all that hold the pipe, workers too
         assert process.returncode == code, said
         if number != signal.SIGKILL:
             assert f"stopped by signal {number} and saved at step" in said

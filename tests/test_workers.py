@@ -186,7 +186,7 @@ def runs(pid):
 @pytest.mark.slow
 @pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="sees processes by /proc")
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGKILL, -9)])
-def test_t10_t14_workers_end_with_their_trainer_and_not_before(tmp_path, number, code):
+def test_t14_workers_end_with_their_trainer_and_not_before(tmp_path, number, code):
     """A signal to the whole group, as a terminal or a scheduler sends it, leaves what makes batches as it is until a
     checkpoint is saved; and where the trainer alone is killed, its workers do not stay."""
     script = tmp_path / "trains.py"

@@ -17,7 +17,7 @@ MAX_IN_ROW = 20
 """So many steps after one another that are not finite are no accident, whatever the policy."""
 LOOK_EVERY = 25
 """Steps after which what they measured is looked at, at the latest; their batches are held until then."""
-_MAX_KEPT = 10  # batches of skipped steps, per start of a run
+_MAX_KEPT = 10  # batches of skipped steps of a run
 
 
 class Window:

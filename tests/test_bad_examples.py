@@ -169,7 +169,7 @@ def test_t19_a_record_damaged_on_disk_is_named(tmp_path):
     source = next((small.data_dir() / "synthetic_humans").glob("16px*"))
     shutil.copytree(source, tmp_path / "synthetic_humans" / source.name)
     dataset = open_prepared("synthetic_humans", tmp_path)
-    epoch = -(-len(dataset.split("train")) // 8)  # other tests may have prepared larger ones there
+    epoch = -(-len(dataset.split("train")) // 8)
     whole = batches(dataset, epoch)
     path = next((tmp_path / "synthetic_humans").rglob("*train.array_record*"))
     content, found = path.read_bytes(), 0
@@ -177,12 +177,7 @@ def test_t19_a_record_damaged_on_disk_is_named(tmp_path):
     for place in range(len(content) // 7, len(content) - 1000, len(content) // 7):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
         bad = BadExamples("skip")
-        try:
-            run = batches(dataset, epoch, bad)
-        except UserError as error:  # more of them than may be skipped
-            assert "damaged" in str(error)
-            found += 1
-            continue
+        run = batches(dataset, epoch, bad)
         lines = told(bad)
         if not lines:
             for one, other in zip(run, whole, strict=True):
@@ -192,7 +187,7 @@ def test_t19_a_record_damaged_on_disk_is_named(tmp_path):
         with pytest.raises(UserError, match=match) as refused:
             batches(dataset, epoch)
         damaged = int(re.search(match, str(refused.value))[1])
-        assert damaged in {numbers["example"] for _, numbers, _ in lines}, "one bit may harm neighbours too"
+        assert [numbers for _, numbers, _ in lines] == [{"dataset": 0, "example": damaged}]
     assert found
 
 

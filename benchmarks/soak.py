@@ -49,7 +49,7 @@ class Args:
 
     steps: int = 20_000
     kills: int = 20
-    """At least so many by SIGKILL; the run is made to last until then by killing soon enough."""
+    """Fewer by SIGKILL than this, and it fails: give more --steps or fewer --seconds."""
     checkpoint_every: int = 100
     seconds: float = 4.0
     """About so long, once a process has begun to train, until it is killed; half to one and a half times that."""

@@ -13,6 +13,7 @@ A batch is a dict of arrays, B examples each:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,12 @@ def batch_extras(config: Config) -> tuple[str, ...]:
         return ()
     streams = {stream.name for stream in active_streams(config.fusion.streams, config.fusion.strategy)}
     return ("parts",) if streams & {"parts", "silhouette"} else ()
+
+
+def named_leaves(batch: Any) -> dict[str, Any]:
+    """The arrays of a batch by name; those of a record within it as `record.field`."""
+    leaves = jax.tree_util.tree_leaves_with_path(batch)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def check_batch(batch: Batch, config: InputConfig, training: bool = False) -> None:

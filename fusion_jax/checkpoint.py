@@ -9,7 +9,6 @@ They may be elsewhere (checkpoint_place.py), and a lost work folder is made agai
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import itertools
 import math
@@ -35,7 +34,7 @@ from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.records import from_json, read_json, to_json
 from fusion_jax.sharding import state_shardings
-from fusion_jax.state import TrainState, create_state
+from fusion_jax.state import TrainState, state_shapes
 from fusion_jax.stored_state import check_stored, position
 from fusion_jax.transfers import any_transfers
 from fusion_jax.work_folder import OwnRecord, load_run, load_seen, own_record_from_json
@@ -71,7 +70,6 @@ def restore_run(
     Raises:
       UserError: there is no such checkpoint, or it cannot be read.
     """
-    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws and compiles nothing
     checkpoints = Checkpoints(workdir, config)
     try:
         while True:
@@ -79,7 +77,7 @@ def restore_run(
             if which == "best" and step is None:
                 raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
             try:
-                return checkpoints.restore(shapes, mesh, step=step)[0]
+                return checkpoints.restore(state_shapes(config), mesh, step=step)[0]
             except UserError:
                 if isinstance(which, int) or step is None or (checkpoints.folder / str(step)).exists():
                     raise  # else a run that trains here has just removed it, as it has newer ones

@@ -123,10 +123,10 @@ def checkpoint(folder: pathlib.Path | None = None) -> Finding:
     from fusion_jax.checkpoint import Checkpoints
     from fusion_jax.presets import preset
     from fusion_jax.sharding import data_mesh, replicated
-    from fusion_jax.state import create_state
+    from fusion_jax.state import state_shapes
 
     config, mesh, rng = preset("tiny"), data_mesh(), np.random.default_rng(0)
-    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
+    shapes = state_shapes(config)
     drawn = jax.tree.map(
         lambda leaf: rng.normal(0, 9, leaf.shape).astype(leaf.dtype), shapes.replace(rng=None)
     ).replace(rng=jax.random.key(7))

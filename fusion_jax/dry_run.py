@@ -6,7 +6,6 @@ compiled programs are kept, training then finds it.
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from typing import Any, NamedTuple
@@ -18,12 +17,11 @@ from fusion_jax import sharding
 from fusion_jax.batch import fake_batch
 from fusion_jax.config import Config
 from fusion_jax.errors import UserError
-from fusion_jax.heatmap_steps import heatmap_train_step
+from fusion_jax.heatmap_steps import training_step
 from fusion_jax.host_memory import ram
 from fusion_jax.scoring import loaded_size
 from fusion_jax.skeletons import skeleton
-from fusion_jax.state import TrainState, create_state
-from fusion_jax.steps import train_step
+from fusion_jax.state import state_shapes
 
 _AMPLE = 0.85  # of the limit
 
@@ -75,11 +73,6 @@ def batch_shapes(config: Config) -> dict[str, jax.ShapeDtypeStruct]:
     return shapes
 
 
-def state_shapes(config: Config) -> TrainState:
-    """Shapes and types of a run's state; draws no weights."""
-    return jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
-
-
 def measure_step(config: Config, mesh: jax.sharding.Mesh, shard_params: bool = False) -> StepCost:
     """Compiles the training step of a run for a mesh and asks XLA what it costs.
 
@@ -96,7 +89,7 @@ def measure_step(config: Config, mesh: jax.sharding.Mesh, shard_params: bool = F
     if shard_params:
         places = sharding.state_shardings(mesh, state, True)
         state = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places)
-    step: Any = sharding.jit_train_step(mesh, train_step if config.task == "pose" else heatmap_train_step, shard_params)
+    step: Any = sharding.jit_train_step(mesh, training_step(config), shard_params)
     traced = step.trace(state, batch_shapes(config))
     # For a TPU, whose convolutions are plain ones: a CPU's loops over tiles would be counted as one turn each.
     counted: Any = traced.lower(lowering_platforms=("tpu",)).cost_analysis()

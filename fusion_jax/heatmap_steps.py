@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from fusion_jax.batch import Batch, check_batch
+from fusion_jax.config import Config
 from fusion_jax.heatmaps import decode_heatmaps
 from fusion_jax.inputs import joint_heatmaps, predict_heatmaps, resize, unit_image
 from fusion_jax.losses import heatmap_loss
 from fusion_jax.optim import tree_norm, update_if
 from fusion_jax.state import TrainState
+from fusion_jax.steps import train_step
 
 Metrics = dict[str, jax.Array]
 
@@ -44,6 +48,11 @@ def heatmap_train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Met
     measured = {"loss": loss, "grad_norm": grad_norm, "finite": finite}
     measured |= {"joint_error_px_sum": error.sum(), "joint_error_px_count": known.sum()}
     return state.replace(step=state.step + 1, params=params, opt_state=opt_state, constants=constants), measured
+
+
+def training_step(config: Config) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step that trains the network of a run, pose or heatmaps."""
+    return train_step if config.task == "pose" else heatmap_train_step
 
 
 def heatmap_predict_step(state: TrainState, batch: Batch, flip: bool = True) -> jax.Array:

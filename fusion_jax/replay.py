@@ -16,14 +16,13 @@ import numpy as np
 
 from data_pipelines.bad_examples import BadExamples
 from fusion_jax import sharding
+from fusion_jax.batch import named_leaves
 from fusion_jax.errors import UserError
-from fusion_jax.heatmap_steps import heatmap_train_step
+from fusion_jax.heatmap_steps import training_step
 from fusion_jax.npz_file import read_npz
 from fusion_jax.scoring import place_batch
 from fusion_jax.skip_dead import Skipping
 from fusion_jax.start import LoopOptions, ready, training_data
-from fusion_jax.state import TrainState
-from fusion_jax.steps import train_step
 from fusion_jax.work_folder import load_run
 
 _KEPT = re.compile(r"step_([1-9][0-9]*)(?:_process_([0-9]+))?\.npz")
@@ -84,7 +83,7 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
         raise UserError(f"the batch of step {step} is not in {workdir / 'replay'}; there are: {there}")
     options = LoopOptions(show=False)
     with ready(config, data_dir or pathlib.Path(record.data_dir), workdir, options, at_most=step - 1) as run:
-        step_fn = sharding.jit_train_step(run.mesh, train_step if config.task == "pose" else heatmap_train_step)
+        step_fn = sharding.jit_train_step(run.mesh, training_step(config))
         state, whole, skipping = run.state, run.state.network, Skipping(run.config, run.state.network, run.live)
         if run.live is None:
             skipping.decide(state.params, run.next_batch)
@@ -99,21 +98,21 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
         batch = _read_batch(workdir, step, drawn)
         state = state.replace(network=skipping.network)
 
-        def again(batch: dict[str, Any]) -> tuple[dict[str, Any], TrainState, Any]:
-            """What a step measures; it consumes its state, which is needed again."""
+        def again(batch: dict[str, Any]) -> tuple[dict[str, Any], np.ndarray]:
+            """What a step measures, and its pictures. It consumes its state, which is needed again."""
             placed = place_batch(batch, run.dataset, run.mesh)
             pictures = jax.device_get(placed["image"])
-            after, measured = step_fn(jax.tree.map(lambda x: x.copy(), state), placed)
-            return jax.device_get(measured), after, pictures
+            _, measured = step_fn(jax.tree.map(lambda x: x.copy(), state), placed)
+            return jax.device_get(measured), pictures
 
-        measured, _, image = again(batch)
+        measured, image = again(batch)
         alone = []
         if not measured["finite"]:
             for example in range(config.batch_size):
                 same = jax.tree.map(lambda array, row=example: np.repeat(array[row : row + 1], len(array), 0), batch)
                 if not again(same)[0]["finite"]:
                     alone.append(example)
-    leaves = [(jax.tree_util.keystr(p, simple=True, separator="."), x) for p, x in jax.tree.leaves_with_path(batch)]
+    arrays = named_leaves(batch)
     numbers = ("loss", "data_loss", "penalty", "grad_norm", "alpha", "beta")
     return Replayed(
         step=step,
@@ -121,7 +120,7 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
         finite=bool(measured["finite"]),
         numbers={name: float(measured[name]) for name in numbers if name in measured},
         odd_layers=[n for n, norm in measured.get("layer_grad_norms", {}).items() if not np.isfinite(norm)],
-        odd_inputs=[(name, row) for name, x in leaves for row in range(len(x)) if not _finite(x[row])],
+        odd_inputs=[(name, row) for name, x in arrays.items() for row in range(len(x)) if not _finite(x[row])],
         alone=alone,
         differs=_differences(batch, drawn),
         image=image if image.dtype == np.uint8 else (255 * np.clip(image, 0, 1)).astype(np.uint8),
@@ -156,9 +155,7 @@ def _read_batch(workdir: pathlib.Path, step: int, like: dict[str, Any]) -> dict[
     """A kept batch, the shares of several processes joined. Raises UserError unless it is as `like` is made."""
     paths = [(int(m[2] or 0), p) for p in (workdir / "replay").iterdir() if (m := _KEPT.fullmatch(p.name))]
     paths = sorted(pair for pair in paths if pair[1].name.startswith((f"step_{step}.", f"step_{step}_")))
-    expected = {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(like)
-    }
+    expected = named_leaves(like)
     shares = [read_npz(path, list(expected)) for _, path in paths]
     joined = {name: np.concatenate([share[name] for share in shares]) for name in expected}
     for name, leaf in expected.items():
@@ -176,9 +173,5 @@ def _finite(array: np.ndarray) -> bool:
 
 
 def _differences(kept: dict[str, Any], drawn: dict[str, Any]) -> list[str]:
-    pairs = zip(jax.tree.leaves_with_path(kept), jax.tree.leaves(drawn), strict=True)
-    return [
-        jax.tree_util.keystr(path, simple=True, separator=".")
-        for (path, one), other in pairs
-        if np.asarray(one).tobytes() != np.asarray(other).tobytes()
-    ]
+    one, other = ({name: np.asarray(x).tobytes() for name, x in named_leaves(b).items()} for b in (kept, drawn))
+    return [name for name in one if one[name] != other[name]]

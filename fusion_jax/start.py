@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,7 +33,7 @@ from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
 from fusion_jax.records import to_json
 from fusion_jax.scoring import loaded_size
 from fusion_jax.skeletons import skeleton
-from fusion_jax.state import TrainState, create_state
+from fusion_jax.state import TrainState, create_state, state_shapes
 from fusion_jax.window import OnNonfinite
 from fusion_jax.work_folder import (
     DatasetRecord,
@@ -185,8 +184,7 @@ def ready(
         seen += [part for part in (net.seen if net else []) if part not in seen]
         step = newest if at_most is None else checkpoints.newest(at_most)
         if step is not None:
-            shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))  # draws no weights
-            state, next_batch = checkpoints.restore(shapes, mesh, options.shard_params, step)
+            state, next_batch = checkpoints.restore(state_shapes(config), mesh, options.shard_params, step)
             live, nonfinite = checkpoints.live_layers(step), checkpoints.nonfinite(step)
             seen = lost.seen if lost else _seen_before(workdir, config, seen)
         else:
@@ -277,8 +275,7 @@ def initial_state(
     mean, std = pose_statistics(dataset, skeleton(config.inputs.skeleton)) if learns_poses else (None, None)
     # Optimising a program that draws numbers once takes longer than it saves; the numbers are the same.
     quick = {"xla_backend_optimization_level": 1} if mesh.devices.flat[0].platform == "cpu" else None
-    shapes = jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
-    places = sharding.state_shardings(mesh, shapes, True) if shard_params else sharding.replicated(mesh)
+    places = sharding.state_shardings(mesh, state_shapes(config), True) if shard_params else sharding.replicated(mesh)
     create = jax.jit(create_state, static_argnums=0, out_shardings=places, compiler_options=quick)
     return create(config, jax.random.key(config.seed), mean, std)
 

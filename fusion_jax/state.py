@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -161,6 +162,11 @@ def _check_size(variables: Any) -> None:
             f"the network of this config has {count:.3g} parameters, expected at most {MAX_PARAMETERS:.3g}; "
             "make its layers narrower"
         )
+
+
+def state_shapes(config: Config) -> TrainState:
+    """Shapes and types of a run's state; draws no weights and compiles nothing."""
+    return jax.eval_shape(functools.partial(create_state, config), jax.random.key(0))
 
 
 def _init_hourglass(network: nn.Module, inputs: InputConfig, key: jax.Array) -> tuple[Any, Any]:

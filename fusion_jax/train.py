@@ -18,7 +18,7 @@ from fusion_jax.config import Config
 from fusion_jax.distributed import gather_rows, writes
 from fusion_jax.errors import TrainingInterruptedError, UserError
 from fusion_jax.fusion_watch import FusionWatch
-from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
+from fusion_jax.heatmap_steps import heatmap_eval_step, training_step
 from fusion_jax.heatmap_tables import COLUMNS_2D, summarise2d
 from fusion_jax.interrupt import stop_requests
 from fusion_jax.profiling import Profile
@@ -28,7 +28,7 @@ from fusion_jax.skeletons import skeleton
 from fusion_jax.skip_dead import Skipping
 from fusion_jax.start import LoopOptions, Ready, ready, training_data
 from fusion_jax.state import TrainState
-from fusion_jax.steps import eval_step, train_step
+from fusion_jax.steps import eval_step
 from fusion_jax.tables import summarise
 from fusion_jax.transfers import any_transfers, explicit_transfers
 from fusion_jax.window import Window
@@ -64,9 +64,7 @@ def train(
 
 def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, workdir: pathlib.Path) -> TrainState:
     config, mesh, dataset, state, checkpoints = run.config, run.mesh, run.dataset, run.state, run.checkpoints
-    step_fn = sharding.jit_train_step(
-        mesh, train_step if config.task == "pose" else heatmap_train_step, options.shard_params
-    )
+    step_fn = sharding.jit_train_step(mesh, training_step(config), options.shard_params)
     start, end = int(state.step), config.steps
     validated = "validation" in dataset.splits and "validation" not in config.train_split
     eval_every = options.eval_every if validated else 0

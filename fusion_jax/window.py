@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from fusion_jax.batch import named_leaves
 from fusion_jax.errors import TrainingDivergedError
 from fusion_jax.progress import Progress
 
@@ -133,10 +134,9 @@ class Window:
         """Writes the step's batch for `fusion-jax replay`; where it is, in words."""
         whose = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""  # each has a share of the batch
         path = self._workdir / "replay" / f"step_{step}{whose}.npz"
-        leaves = jax.tree_util.tree_leaves_with_path(self._batches[step])
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(path, **{jax.tree_util.keystr(where, simple=True, separator="."): x for where, x in leaves})
+            np.savez(path, **named_leaves(self._batches[step]))
         except OSError as error:  # what happened in the step matters more
             return f"Its batch could not be kept in {path} ({error.strerror or error})"
         return f"Its batch is kept in {path}"

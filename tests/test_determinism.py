@@ -20,12 +20,12 @@ from jax.experimental.key_reuse._core import (
 from data_pipelines.synthetic_humans.live import open_live
 from fusion_jax.batch import fake_batch
 from fusion_jax.config import HeatmapConfig, HeatmapNet
-from fusion_jax.dry_run import batch_shapes, state_shapes
+from fusion_jax.dry_run import batch_shapes
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_train_step
 from fusion_jax.network import Dense
 from fusion_jax.presets import two_streams
 from fusion_jax.sharding import data_mesh, global_batch, jit_eval_step, jit_train_step, map_split, replicated
-from fusion_jax.state import create_state
+from fusion_jax.state import create_state, state_shapes
 from fusion_jax.steps import eval_step
 from fusion_jax.sweep_steps import _lone, _switched, jit_member_step, member_mesh
 from fusion_jax.switched import switch, switched_state

@@ -171,7 +171,7 @@ def test_t19_a_record_damaged_on_disk_is_named(tmp_path):
     dataset = open_prepared("synthetic_humans", tmp_path)
     epoch = -(-len(dataset.split("train")) // 8)
     whole = batches(dataset, epoch)
-    path = next((tmp_path / "synthetic_humans").rglob("*train.array_record*"))
+    (path,) = (tmp_path / "synthetic_humans").glob("*/*/*-train.array_record-*")  # heatmaps may be kept further below
     content, found = path.read_bytes(), 0
     match = rf"{dataset.name}, train example (\d+): the dataset in .* is damaged"
     for place in range(len(content) // 7, len(content) - 1000, len(content) // 7):

@@ -433,7 +433,8 @@ def prepared(name):
         shutil.rmtree(folder / "synthetic_humans", ignore_errors=True)
         source = next((small.data_dir() / "synthetic_humans").glob("16px*"))
         shutil.copytree(source, folder / "synthetic_humans" / source.name)
-        return next(folder.rglob(name))
+        (path,) = folder.glob(f"synthetic_humans/*/*/{name}")  # not heatmaps that may be kept further below
+        return path
 
     return make
 

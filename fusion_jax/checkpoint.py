@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import math
 import pathlib
-import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,30 +21,24 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from fusion_jax import checksums
 from fusion_jax.card import card, check_card
 from fusion_jax.checkpoint_place import check_reachable, checkpoint_folder, is_bucket, is_default
 from fusion_jax.config import Config
-from fusion_jax.distributed import writes
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.records import from_json, read_json, to_json
 from fusion_jax.sharding import state_shardings
 from fusion_jax.state import TrainState, state_shapes
+from fusion_jax.step_folders import COMMITTED, StepFolders, counts
 from fusion_jax.stored_state import check_stored, position
 from fusion_jax.transfers import any_transfers
 from fusion_jax.work_folder import OwnRecord, load_run, load_seen, own_record_from_json
 
 MAX_TIMEOUT_S = 10**6
-_STEP = re.compile("0|[1-9][0-9]{0,17}")
-_DELETING = ".deleting"
-_COMMITTED = "commit_success.txt"
-_UNLISTED = ("_CHECKPOINT_METADATA", _COMMITTED)
+_UNLISTED = ("_CHECKPOINT_METADATA", COMMITTED)
 """Files that Orbax writes on after a checkpoint has its name: times. A restore does without."""
-_SIDE_FILES = ("_sharding",)
-"""Files that a restore does without, but which have to be as they were written."""
 
 
 def save_once(workdir: pathlib.Path, config: Config, step: int, state: TrainState) -> None:
@@ -85,7 +77,7 @@ def restore_run(
         checkpoints.close()
 
 
-class Checkpoints:
+class Checkpoints(StepFolders):
     """The checkpoints of one run of `config`, written in the background, the newest few and the best kept.
 
     A checkpoint counts once it is whole: its files are listed with their checksums, and it has its name. Before one is
@@ -117,94 +109,20 @@ class Checkpoints:
         Raises:
           UserError: they are elsewhere, or cannot be looked at.
         """
-        self.config, self._keep, self._timeout_s = config, keep, min(timeout_s, MAX_TIMEOUT_S)
+        super().__init__(checkpoint_folder(pathlib.Path(workdir), checkpoint_dir), keep)
+        self.config, self._timeout_s = config, min(timeout_s, MAX_TIMEOUT_S)
         self.own_record: OwnRecord | None = None
-        self.folder = checkpoint_folder(pathlib.Path(workdir), checkpoint_dir)
         self.elsewhere = None if is_default(pathlib.Path(workdir), self.folder) else str(self.folder)
         check_reachable(self.folder)
         self._writing: int | None = None
         self._failed: CheckpointError | None = None
         self._failed_before = self._hung = False
-        self._sound: dict[int, bool] = {}
-        self._wrong: dict[int, str] = {}
-        self._scores: dict[int, float] = {}
         options = ocp.options.AsyncOptions(
-            timeout_secs=max(1, math.ceil(min(timeout_s, MAX_TIMEOUT_S))),
+            timeout_secs=max(1, math.ceil(self._timeout_s)),
             create_directories_asynchronously=False,  # or a folder that cannot be made is a wait to the time limit
         )
         composite = ocp.CompositeOptions(async_options=options)
         self._checkpointer = ocp.AsyncCheckpointer(_Listed(composite_options=composite), async_options=options)
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps of all finished checkpoints, rising; whether they are sound is not looked at."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(p.name) for p in found if _STEP.fullmatch(p.name) and _counts(p))
-
-    @property
-    def latest_step(self) -> int | None:
-        """The newest sound checkpoint's step, None where there is none; what is not sound is said on the terminal."""
-        step = -1
-        if writes():
-            newest = max(self.steps, default=-1)
-            for path in self._unlisted():
-                if int(path.name) > newest and int(path.name) not in self._sound:
-                    self._refuse(int(path.name), checksums.damage(path) or f"is not finished: it has no {_COMMITTED}")
-            found = self.newest()
-            step = -1 if found is None else found
-        if jax.process_count() > 1:
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-        return None if step < 0 else step
-
-    def require_sound(self) -> None:
-        """For who is about to begin anew because there is nothing to go on from.
-
-        Raises:
-          UserError: there is something, and all of it is damaged: beginning anew would bury it.
-        """
-        if self._wrong and not (is_bucket(self.folder) and not self.steps):
-            self._chosen(None)
-
-    def newest(self, at_most: int | None = None) -> int | None:
-        """The newest sound checkpoint, of at most that step, None where there is none. For one process."""
-        left = [step for step in self.steps if at_most is None or step <= at_most]
-        while left:
-            step = left.pop()
-            if self._is_sound(step):
-                return step
-            if step not in self._sound:  # it was removed just now, as there are newer ones
-                return self.newest(at_most)
-        return None
-
-    @property
-    def best_step(self) -> int | None:
-        """The step of the sound checkpoint with the lowest error on people held out; None where none was scored."""
-        scores = {step: score for step in self.steps if (score := self._score(step)) is not None}
-        return min((step for step in scores if self._is_sound(step)), key=lambda step: scores[step], default=None)
-
-    def is_best(self, score: float) -> bool:
-        """Whether an error on people held out is lower than those of all checkpoints, the one under way too."""
-        kept = [self._score(step) for step in {*self.steps, *self._scores}]
-        return all(other is None or score < other for other in kept)
-
-    def tidy(self) -> None:
-        """For the process that is to write here, before it does: what was begun and not finished is removed.
-
-        A damaged checkpoint is kept, under another name, so that a new one of its step has its place.
-        """
-        if writes() and self.folder.is_dir():
-            for path in [*self.folder.glob("*.orbax-checkpoint-tmp*"), *self.folder.glob(f"*{_DELETING}")]:
-                self._remove(path)
-            unlisted = self._unlisted()
-            if is_bucket(self.folder):  # where they have their name from the beginning, a kill leaves them like this
-                for path in unlisted:
-                    self._remove(path)
-                unlisted = []
-            for path in [self.folder / str(step) for step in self.steps if not self._is_sound(step)] + unlisted:
-                names = (f"{path.name}.damaged{number or ''}" for number in itertools.count())
-                path.rename(next(aside for name in names if not (aside := path.with_name(name)).exists()))
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("tidied checkpoints")
 
     @any_transfers  # Orbax fetches arrays in its own way
     def save(
@@ -395,65 +313,6 @@ class Checkpoints:
             )
         return own_record_from_json(read_json(folder / "run" / "metadata"), f"{folder}, run")
 
-    def _chosen(self, step: int | None) -> int:
-        """The step to read. Raises UserError where there is none, or it is damaged."""
-        if step is None:
-            newest = self.latest_step
-            if newest is None:
-                wrong = "".join(f"; {step} {words}" for step, words in sorted(self._wrong.items()))
-                advice = "bring a copy back, or train anew in another --workdir" if wrong else "run: fusion-jax train"
-                raise UserError(f"no finished checkpoint in {self.folder}{wrong}; {advice}")
-            return newest
-        if step not in self.steps:
-            there = ", ".join(map(str, self.steps)) or "none"
-            raise UserError(f"no finished checkpoint of step {step} in {self.folder}; there are: {there}")
-        if writes() and not self._is_sound(step):  # of several processes one reads all of it
-            raise UserError(f"the checkpoint {self.folder / str(step)} {self._wrong[step]}; choose another step")
-        return step
-
-    def _is_sound(self, step: int) -> bool:
-        """Whether every file of a finished checkpoint is as it was written; looked at once, and said if not.
-
-        Raises:
-          OSError: it cannot be read, which says nothing about what it holds: no reason to go on from an older one.
-        """
-        if step not in self._sound:
-            folder = self.folder / str(step)
-            wrong = checksums.damage(folder, _SIDE_FILES)
-            try:
-                told = step if wrong else self._data(step).get("step", step)
-            except UserError as error:
-                wrong = str(error)
-            if wrong and not folder.exists():
-                return False  # a run that trains here removed it just now
-            if not wrong and told != step:
-                wrong = f"is of step {str(told)[:20]}, not of the step that it is called"
-            self._sound[step] = not wrong
-            if wrong:
-                self._refuse(step, wrong)
-        return self._sound[step]
-
-    def _refuse(self, step: int, wrong: str) -> None:
-        self._sound[step], self._wrong[step] = False, wrong
-        print(f"warning: the checkpoint {self.folder / str(step)} {wrong}; it is not used", file=sys.stderr)
-
-    def _unlisted(self) -> list[epath.Path]:
-        """Folders of steps that have no list of checksums, and so do not count."""
-        found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return [p for p in found if _STEP.fullmatch(p.name) and p.is_dir() and not _counts(p)]
-
-    def _score(self, step: int) -> float | None:
-        if step not in self._scores:
-            score = self._data(step).get("score") if self._is_sound(step) else None
-            known = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < 1e300
-            self._scores[step] = float(score or 0) if known else math.nan
-        return None if math.isnan(self._scores[step]) else self._scores[step]
-
-    def _data(self, step: int) -> dict[str, Any]:
-        path = self.folder / str(step) / "data" / "metadata"  # as Orbax writes JSON
-        found = read_json(path, finite=False)  # a score may be none
-        return found if isinstance(found, dict) else {}
-
     def _read(self, step: int, items: Any) -> Any:
         try:
             return self._checkpointer.restore(self.folder / str(step), args=items)
@@ -475,7 +334,7 @@ class Checkpoints:
         with contextlib.suppress(Exception):
             for left in self.folder.glob(f"{path.name}.orbax-checkpoint-tmp*"):
                 left.rmtree(missing_ok=True)
-            if is_bucket(path) and path.exists() and not _counts(path):
+            if is_bucket(path) and path.exists() and not counts(path):
                 path.rmtree(missing_ok=True)
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         return CheckpointError(
@@ -483,33 +342,6 @@ class Checkpoints:
             "and rights; the same command resumes there",
             final=final,
         )
-
-    def _kept_words(self) -> str:
-        kept = self.steps
-        return f"step {kept[-1]} is kept" if kept else "no step is saved yet"
-
-    def _forget_old(self) -> None:
-        """Removes all but the newest few and the best; first that they count, so that a kill leaves none half."""
-        if not writes():
-            return
-        steps = self.steps
-        scores = {step: score for step in steps if (score := self._score(step)) is not None}
-        best = min(scores, key=lambda step: scores[step], default=None)
-        for step in steps[: -self._keep]:
-            if step != best:
-                doomed = self.folder / str(step)
-                if is_bucket(doomed):  # where renaming is copying
-                    (doomed / checksums.NAME).unlink(missing_ok=True)
-                else:
-                    doomed = doomed.rename(doomed.with_name(f"{step}{_DELETING}"))
-                self._remove(doomed)
-
-    def _remove(self, path: epath.Path) -> None:
-        """Removes a folder that does not count, or says why it stays: it is tried again when the run starts again."""
-        try:
-            path.rmtree(missing_ok=True)
-        except OSError as error:
-            print(f"warning: {path} cannot be removed ({error.strerror or error}); it is left", file=sys.stderr)
 
 
 class _Listed(ocp.CompositeCheckpointHandler):
@@ -523,11 +355,6 @@ class _Listed(ocp.CompositeCheckpointHandler):
 @ocp.args.register_with_handler(_Listed, for_save=True, for_restore=True)
 class _ListedArgs(ocp.args.Composite, ocp.args.CheckpointArgs):
     """The items of a checkpoint: state, data, card and run."""
-
-
-def _counts(path: epath.Path) -> bool:
-    """Whether a folder of a step is finished: its list is there and, in a bucket, what Orbax writes after that."""
-    return (path / checksums.NAME).exists() and (not is_bucket(path) or (path / _COMMITTED).exists())
 
 
 def weights_digest(state: TrainState) -> str:

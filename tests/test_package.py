@@ -38,7 +38,7 @@ LAYERS = (
     {"profiling", "skip_dead", "window"},
     {"run_record"},
     {"analysis_record", "machine", "sweep_result"},
-    {"card", "sweep_plan", "sweep_steps", "work_folder"},
+    {"card", "sweep_plan", "sweep_steps", "work_folder", "step_folders"},
     {"checkpoint", "protocol_tables", "protocol_text"},
     {"init_hourglass", "import_hourglass", "heatmap_net", "imported_run"},
     {"init_from", "import_release"},

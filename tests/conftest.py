@@ -21,6 +21,7 @@ import jax  # reads the environment
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from hypothesis import settings
 
 jax.config.update("jax_num_cpu_devices", 4)  # before anything touches a device
@@ -45,6 +46,13 @@ def optimisation(request):
     if little != jax.config.read("jax_disable_most_optimizations"):
         jax.config.update("jax_disable_most_optimizations", little)
         jax.clear_caches()  # they do not know which way a program was compiled
+
+
+@pytest.fixture(autouse=True, scope="module")
+def shared_dataset():
+    """The one that all files of tests read, as it was prepared."""
+    yield
+    small.tidy_data_dir()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+import shutil
 import tempfile
 
 from fusion_jax.config import Config
@@ -23,6 +24,13 @@ def data_dir() -> pathlib.Path:
 
 
 _keep: list[tempfile.TemporaryDirectory] = []
+
+
+def tidy_data_dir() -> None:
+    """Removes the heatmaps that runs kept beside the dataset: what one file of tests did must not change the next."""
+    if data_dir.cache_info().currsize:
+        for folder in data_dir().glob("synthetic_humans/*/heatmaps"):
+            shutil.rmtree(folder)
 
 
 def config(**overrides) -> Config:

@@ -41,6 +41,7 @@ from fusion_jax.work_folder import (
     check_run,
     has_run,
     has_seen,
+    load_run,
     load_seen,
     save_run,
     save_seen,
@@ -171,7 +172,11 @@ def ready(
         check_agreed({"checkpoints are in": checkpoints.elsewhere})
         lost = None if newest is None or has_run(workdir) else checkpoints.record_of(newest)
         config = adopt_live(config, workdir, *([lost.config] if lost else []))
-        config, net = _with_heatmap_net(config, mesh)
+        step = newest if at_most is None else checkpoints.newest(at_most)
+        resumed = None
+        if step is not None and (lost or has_seen(workdir)):  # else whom the 2D network saw is asked of its own run
+            resumed = lost.config if lost else load_run(workdir)[0]
+        config, net = _with_heatmap_net(config, mesh, resumed)
         checkpoints.config = config
         begun = {"dataset": record.fingerprint, "newest checkpoint": newest}
         told = dataclasses.asdict(dataclasses.replace(options, show=True))
@@ -182,7 +187,6 @@ def ready(
             check_run(workdir, config, record, (lost, str(checkpoints.folder / str(newest))) if lost else None)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
         seen += [part for part in (net.seen if net else []) if part not in seen]
-        step = newest if at_most is None else checkpoints.newest(at_most)
         if step is not None:
             state, next_batch = checkpoints.restore(state_shapes(config), mesh, options.shard_params, step)
             live, nonfinite = checkpoints.live_layers(step), checkpoints.nonfinite(step)
@@ -238,12 +242,20 @@ def open_training_data(config: Config, data_dir: pathlib.Path) -> tuple[list[tup
     return datasets, DatasetRecord(mixture_name(datasets), str(pathlib.Path(data_dir).absolute()), prints)
 
 
-def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh) -> tuple[Config, OpenNet | None]:
-    """The config with the digest of its 2D network's weights, and that network, where one predicts the heatmaps."""
+def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh, resumed: Config | None) -> tuple[Config, OpenNet | None]:
+    """The config with the digest of its 2D network's weights, and that network, where one predicts the heatmaps.
+
+    A resumed run with the network in its step (`resumed` is its config) has those weights in its own checkpoints: they
+    are not looked for again, whatever became of the run they came from.
+    """
     if config.heatmaps.source != "predicted":
         return config, None
     if config.heatmaps.net is None:
         raise UserError("heatmaps 'predicted' need the 2D network that predicts them: --heatmap-workdir RUN")
+    if resumed is not None and config.heatmaps.in_step and resumed.heatmaps.net is not None:
+        weights = config.heatmaps.net.weights or resumed.heatmaps.net.weights
+        net = dataclasses.replace(config.heatmaps.net, weights=weights)
+        return dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=net)), None
     opened = reopen_heatmap_net(config.heatmaps.net, mesh)
     config = dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=opened.net))
     check_net_fits(config, opened)

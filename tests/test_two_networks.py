@@ -97,6 +97,28 @@ def test_the_2d_network_in_the_step(tmp_path, hourglass, mode):
     assert result["name"] == "test" and str(hourglass) in result["protocol"]["input"]
 
 
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_run_with_the_2d_network_in_its_step_resumes_without_that_networks_run(tmp_path, hourglass, mode):
+    """Whose weights have changed since; another network in its place is refused, and so is a new run with its name."""
+    net = shutil.copytree(hourglass, tmp_path / "net")
+    config = load_run(trained_pair.pose(tmp_path / "unbroken", net, mode, steps=2))[0]
+    given = heatmap_source(config, "predicted", mode, net)
+    train(given, small.data_dir(), tmp_path / "run", dataclasses.replace(QUIET, stop_after=1))
+    trained_pair.hourglass(tmp_path / "further", steps=1)
+    shutil.rmtree(net / "checkpoints")
+    shutil.copytree(tmp_path / "further" / "checkpoints", net / "checkpoints")
+    state = train(given, small.data_dir(), tmp_path / "run", QUIET)
+    unbroken = restore_run(tmp_path / "unbroken", config, data_mesh())
+    same((state.params, state.constants, state.opt_state), (unbroken.params, unbroken.constants, unbroken.opt_state))
+    assert load_run(tmp_path / "run")[0] == config
+    for folder, message in (("run", "another config: .*weights"), ("new", "other weights now")):
+        known = config.heatmaps.net.weights if folder == "new" else "0123456789abcdef"
+        named = dataclasses.replace(config.heatmaps.net, weights=known)
+        changed = dataclasses.replace(config, heatmaps=dataclasses.replace(config.heatmaps, net=named))
+        with pytest.raises(UserError, match=message):
+            train(changed, small.data_dir(), tmp_path / folder, QUIET)
+
+
 def test_a_finetuned_run_started_from_another_has_its_own_2d_network_whole(tmp_path, hourglass):
     """Weights and batch statistics of the one that --heatmap-workdir names, none of the old run's."""
     old = trained_pair.pose(tmp_path / "old", heatmaps=hourglass, mode="finetune")

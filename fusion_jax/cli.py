@@ -15,6 +15,7 @@ from fusion_jax.cli_analyze import Analyze
 from fusion_jax.cli_doctor import Doctor
 from fusion_jax.cli_predict import ImportHourglass, ImportRelease, Predict
 from fusion_jax.cli_prepare import CheckData, Prepare
+from fusion_jax.cli_processes import Processes
 from fusion_jax.cli_prune import Prune
 from fusion_jax.cli_replay import Replay
 from fusion_jax.cli_sweep import Sweep
@@ -61,8 +62,13 @@ class Evaluate:
     """latest, best (on the people held out for choosing), or a step that is still there."""
     protocol: Literal["release"] | None = None
     """release: also score as the paper's authors' code does (every 4th whole batch of 128), its numbers above ours."""
+    processes: tyro.conf.OmitArgPrefixes[Processes] = Processes()
 
     def run(self) -> None:
+        self.processes.run(self._evaluate)
+
+    def _evaluate(self) -> None:
+        from fusion_jax.distributed import writes
         from fusion_jax.evaluate import evaluate_run, evaluation_text
 
         result = evaluate_run(
@@ -76,8 +82,9 @@ class Evaluate:
             protocol=self.protocol,
             checkpoint=self.checkpoint,
         )
-        print(evaluation_text(result))
-        print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
+        if writes():
+            print(evaluation_text(result))
+            print(f"written to {self.workdir / 'eval'}: {result['name']}.json, .md, .csv")
 
 
 @dataclasses.dataclass(frozen=True)

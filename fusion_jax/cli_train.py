@@ -6,7 +6,10 @@ import dataclasses
 import pathlib
 from typing import Literal
 
-from fusion_jax.errors import UserError, check_field
+import tyro
+
+from fusion_jax.cli_processes import Processes
+from fusion_jax.errors import UserError
 
 Preset = Literal[
     "tiny", "paper", "paper-wide", "human36m", "humaneva", "kth", "lsp", "hourglass-tiny", "hourglass-2", "hourglass-8"
@@ -146,28 +149,11 @@ class Train:
     """With --dry-run: GB (1e9 bytes) of one device, to plan for another kind. None: what the devices here have."""
     shard_params: bool = False
     """Split large parameters and Adam's moments over all devices, for networks that do not fit on each of them."""
-    distributed: bool = False
-    """Train in several processes, which all run this command and share --workdir. On a TPU pod, under Slurm, Open MPI
-    and Kubernetes they find each other; elsewhere say who they are by the next three."""
-    coordinator: str | None = None
-    """HOST:PORT at which process 0 is reached: a free port of its machine."""
-    num_processes: int | None = None
-    """How many processes there are."""
-    process_id: int | None = None
-    """This process's number, from 0."""
-    join_timeout: int | None = None
-    """Seconds in which all processes have to come; none: 300."""
+    processes: tyro.conf.OmitArgPrefixes[Processes] = Processes()
 
     def run(self) -> None:
         self._check_options()
-        if not self.distributed:
-            return self._train()
-        from fusion_jax.distributed import JOIN_S, joined
-
-        timeout = JOIN_S if self.join_timeout is None else self.join_timeout
-        check_field(timeout >= 1, "join_timeout", timeout, ">= 1")
-        with joined(self.coordinator, self.num_processes, self.process_id, timeout):
-            return self._train()
+        self.processes.run(self._train)
 
     def _train(self) -> None:
         from fusion_jax.distributed import writes
@@ -249,10 +235,6 @@ class Train:
             ("--heatmap-learning-rate", self.heatmap_learning_rate, finetuned, "--heatmap-mode finetune"),
             ("--heatmap-size", self.heatmap_size, not predicted, made),
             ("--heatmap-sigma", self.heatmap_sigma, not predicted, made),
-            ("--coordinator", self.coordinator, self.distributed, "--distributed"),
-            ("--num-processes", self.num_processes, self.distributed, "--distributed"),
-            ("--process-id", self.process_id, self.distributed, "--distributed"),
-            ("--join-timeout", self.join_timeout, self.distributed, "--distributed"),
         ):
             if value is not None and not used:
                 raise UserError(f"{option} {value} would do nothing: it is for {use}; leave it away")

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pytest
 import small
+import trained_pair
 
 from fusion_jax import distributed, sharding
 from fusion_jax import train as train_module
@@ -47,17 +48,23 @@ def explicit(index, count, port):
     return ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(count), "--process-id", str(index)]
 
 
-@contextlib.contextmanager
 def processes(faults, workdir, *options, steps=6, env=lambda index: {}, who=explicit):
-    """One process for each fault; whatever happens none is left."""
+    """One process for each fault that trains; whatever happens none is left."""
+    script = str(ROOT / "tests" / "one_of_several.py")
+    given = [small.data_dir(), workdir, str(steps), *options]
+    return together_started([[script, fault, *given] for fault in faults], env, who)
+
+
+@contextlib.contextmanager
+def together_started(commands, env=lambda index: {}, who=explicit):
+    """One process for each of Python's command lines; whatever happens none is left."""
     port, started = free_port(), []
     try:
-        for index, fault in enumerate(faults):
-            given = [small.data_dir(), workdir, str(steps), *options, *who(index, len(faults), port)]
-            command = [sys.executable, str(ROOT / "tests" / "one_of_several.py"), fault, *given]
+        for index, command in enumerate(commands):
             piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            more = {"JAX_COORDINATOR_PORT": str(port), **env(index)}
-            started.append(subprocess.Popen(command, env=environment(**more), **piped))
+            more = environment(**{"JAX_COORDINATOR_PORT": str(port), **env(index)})
+            whole = [sys.executable, *command, *who(index, len(commands), port)]
+            started.append(subprocess.Popen(whole, env=more, **piped))
         yield started
     finally:
         for process in started:
@@ -141,12 +148,7 @@ def test_t20_processes_score_each_frame_once_and_agree(together, tmp_path):
     """56 frames in batches of 20, the last one not full. What two processes saved is also evaluated by one."""
     workdir = tmp_path / "run"
     shutil.copytree(together[0], workdir)
-    with processes(["evaluates", "evaluates"], workdir, *LIKE_QUIET) as started:
-        said = outputs(started)
-    assert [process.returncode for process in started] == [0, 0], said
-    scored = [next(line for line in text.splitlines() if line.startswith("scored")) for text in said]
-    assert scored[0] == scored[1]
-    written = read_json(workdir / "eval" / "test.json")
+    written = evaluated_by_two(workdir)
     (workdir / "eval").rename(tmp_path / "eval")
     again = evaluate_run(workdir)
     assert written["num_frames"] == again["num_frames"] == 56
@@ -159,6 +161,28 @@ def test_t20_processes_score_each_frame_once_and_agree(together, tmp_path):
     ):
         np.testing.assert_array_equal(one["sequence"], other["sequence"])
         np.testing.assert_array_equal(one["image"], other["image"])
+
+
+@pytest.mark.slow
+def test_t20_processes_score_a_2d_network_as_one_does(tmp_path):
+    workdir = trained_pair.hourglass(tmp_path / "run")
+    written = evaluated_by_two(workdir)
+    (workdir / "eval").rename(tmp_path / "eval")
+    again = evaluate_run(workdir)
+    assert written["num_frames"] == again["num_frames"] == 56
+    np.testing.assert_allclose(written["joint_error_px"], again["joint_error_px"], rtol=1e-4)
+    np.testing.assert_allclose(written["pckh_0.5"], again["pckh_0.5"])
+    assert {path.name for path in (tmp_path / "eval").iterdir()} == {path.name for path in (workdir / "eval").iterdir()}
+
+
+def evaluated_by_two(workdir):
+    """What two processes of the command wrote, one of which alone tells it."""
+    command = ["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", workdir, "--batch-size", "20"]
+    with together_started([command, command]) as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert "written to" in said[0] and "written to" not in said[1], said
+    return read_json(workdir / "eval" / "test.json")
 
 
 @pytest.mark.parametrize("service", ["on", pytest.param("off", marks=pytest.mark.slow)])

@@ -14,6 +14,7 @@ import small
 import yaml
 
 from fusion_jax import distributed
+from fusion_jax.cli_processes import Processes
 from fusion_jax.cli_train import Train
 from fusion_jax.errors import CheckpointError, TrainingDivergedError, TrainingInterruptedError, UserError
 
@@ -21,7 +22,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "pods.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
 YAML = [part for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.S) for part in yaml.safe_load_all(block)]
-LOOP, ONE_MACHINE = [block for block in BASH if block.startswith("# runs here\n")]
+LOOP, ONE_MACHINE, SCORES = [block for block in BASH if block.startswith("# runs here\n")]
 
 
 def rows_of(title):
@@ -104,7 +105,7 @@ def test_scripts_and_documents_are_well_formed():
 
 def test_options_of_training_exist():
     """In every command of the page, and wherever it names one in the text."""
-    fields = {f"--{name.replace('_', '-')}" for name in Train.__dataclass_fields__}
+    fields = {f"--{name.replace('_', '-')}" for name in {*Train.__dataclass_fields__, *Processes.__dataclass_fields__}}
     commands = (
         re.findall(r"fusion-jax train((?:[^\n`'&]|\\\n)*)", PAGE)
         + YAML[1]["spec"]["template"]["spec"]["containers"][0]["args"]
@@ -139,11 +140,11 @@ def test_two_processes_with_a_work_folder_each_lose_both_and_go_on(tmp_path):
     """As two hosts that are taken away: what is left is the folder of the checkpoints."""
     env = small_program(tmp_path) | {"DATA": str(small.data_dir()), "RUN": str(tmp_path)}
 
-    def start(*options):
+    def start(*options, block=ONE_MACHINE):
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             port = str(listener.getsockname()[1])
-        script = ONE_MACHINE.replace(" &\n", f" {' '.join(options)} &\n")
+        script = block.replace(" &\n", f" {' '.join(options)} &\n")
         command = ["bash", "-ec", script]
         done = subprocess.run(command, env=env | {"PORT": port}, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -160,6 +161,9 @@ def test_two_processes_with_a_work_folder_each_lose_both_and_go_on(tmp_path):
     start("--log-every", "1")
     assert steps() == [5, 6] and (tmp_path / "host0" / "config.json").exists()
     assert {path.name for path in (tmp_path / "checkpoints").iterdir()} >= {"4", "6"}
+    start(block=SCORES)
+    assert json.loads((tmp_path / "host0" / "eval" / "test.json").read_text())["num_frames"] == 56
+    assert not (tmp_path / "host1" / "eval").exists(), "process 0 alone writes"
 
 
 @pytest.mark.slow

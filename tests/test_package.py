@@ -70,6 +70,7 @@ LAYERS = (
     {"demo", "cli_prepare"},
     {"doctor_host", "doctor_data", "doctor_jax"},
     {"doctor"},
+    {"cli_processes"},
     {"cli_train", "cli_analyze", "cli_sweep", "cli_predict", "cli_prune", "cli_replay", "cli_doctor"},
     {"cli"},
     {"__main__"},

@@ -336,7 +336,7 @@ class Checkpoints(StepFolders):
                 left.rmtree(missing_ok=True)
             if is_bucket(path) and path.exists() and not counts(path):
                 path.rmtree(missing_ok=True)
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:500]
         return CheckpointError(
             f"{path} could not be written ({type(error).__name__}: {reason}); {self._kept_words()}. Look at free space "
             "and rights; the same command resumes there",

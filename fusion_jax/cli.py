@@ -28,6 +28,8 @@ from fusion_jax.errors import (
     UserError,
     exit_code,
 )
+from fusion_jax.lasting_output import lasting_output, settle_output
+from fusion_jax.stopping import STOPPED, TerminatedError, stoppable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,15 +138,23 @@ class Demo:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Runs a sub-command; returns the exit code.
+    """Runs a sub-command; returns the exit code, whatever becomes of its output.
 
     0 done; 2 bad input; 3 diverged; 4 a checkpoint could not be written; 5 another process of the run failed; 6 a
-    process that prepares data ended; 75 stopped by SIGTERM and saved, start it again; 130 stopped by Ctrl-C.
+    process that prepares data ended; 75 stopped by SIGTERM, start it again; 130 stopped by Ctrl-C.
 
     `check-data`, `predict`, `prune` and `doctor` also give 1: data is incomplete; an input could not be done; no layer
     is dead; something is to be mended.
     Without `args`, as the program itself and not as a function of another one, it also keeps what JAX compiles.
     """
+    try:
+        return _main(args)
+    finally:
+        if args is None:
+            settle_output()
+
+
+def _main(args: list[str] | None) -> int:
     prog = "fusion-jax"
     description = "3D human pose from one photo, by learning where to fuse 2D heatmaps with image features."
     commands = (
@@ -165,20 +175,46 @@ def main(args: list[str] | None = None) -> int:
     )
     hung = False
     try:
-        command = tyro.cli(commands, prog=prog, description=description, args=args)
-        logging.getLogger("absl").setLevel(logging.ERROR)  # of TFDS, Grain and Orbax; users need none of it
-        if args is None:
-            use_compilation_cache()
-        return command.run() or 0
+        with lasting_output(), stoppable():
+            command = tyro.cli(commands, prog=prog, description=description, args=args)
+            _check_folders(command)
+            _quiet_libraries()
+            if args is None:
+                use_compilation_cache()
+            return command.run() or 0
     except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError) as error:
-        message, code = "; ".join([str(error), *getattr(error, "__notes__", ())]), exit_code(error)
+        notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # none of JAX's or Grain's own
+        message, code = "; ".join([str(error), *notes]), exit_code(error)
         hung = isinstance(error, CheckpointError) and error.hung
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message, code = f"{where}{error.strerror or error}; check the path and free space", exit_code(error)
-    except KeyboardInterrupt as error:
-        message, code = "stopped; nothing unfinished counts, the same command goes on", exit_code(error)
-    print(f"{prog}: {message}", file=sys.stderr, flush=True)
+    except (KeyboardInterrupt, TerminatedError) as error:
+        message, code = STOPPED, exit_code(error)
+    with lasting_output():
+        print(f"{prog}: {message}", file=sys.stderr, flush=True)
     if hung and args is None:  # Python would wait for the thread that hangs
         os._exit(code)
     return code
+
+
+def _quiet_libraries() -> None:
+    """TFDS, Grain and Orbax log what fails, at length; it reaches us as an error as well, and is told in one line."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def hook(told):
+        # of TensorStore's threads, for each array, once Orbax has given up a write
+        if not isinstance(told.exc_value, RuntimeError) or str(told.exc_value) != "Event loop is closed":
+            sys.__unraisablehook__(told)
+
+    sys.unraisablehook = hook
+
+
+def _check_folders(command: object) -> None:
+    """Raises UserError for a folder to write in whose name is not UTF-8, which Orbax and TFDS cannot take."""
+    for name in ("data_dir", "workdir", "runs_dir", "out"):
+        path = getattr(command, name, None)
+        if isinstance(path, pathlib.Path) and any(0xDC80 <= ord(letter) <= 0xDCFF for letter in str(path.absolute())):
+            option = f"--{name.replace('_', '-')}"
+            raise UserError(f"{option} {str(path)!r}: its name, or that of a folder above it, is not UTF-8; rename it")

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from fusion_jax import distributed
+from fusion_jax import distributed, stopping
 
 
 @contextlib.contextmanager
@@ -33,10 +33,10 @@ def stop_requests(agree_every: int = 1) -> Iterator[Callable[[int], int | None]]
 
 @contextlib.contextmanager
 def _noted(numbers: list[signal.Signals]) -> Iterator[Callable[[], int | None]]:
-    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    received = list(stopping.received())  # those before the block too, if nothing came of them
     previous = {number: signal.getsignal(number) for number in numbers}
 
     def note(number, frame):

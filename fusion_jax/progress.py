@@ -18,6 +18,7 @@ from tensorboardX.summary import scalar
 from tqdm import tqdm
 
 from fusion_jax.distributed import writes
+from fusion_jax.errors import UserError
 from fusion_jax.records import write_bytes
 
 _SHOWN = {
@@ -121,6 +122,8 @@ def _forget_after(path: pathlib.Path, start: int) -> None:
     """Drops rows of steps that a killed run did and did not save, and a last line that was cut short."""
     if not path.exists():
         return
+    if not path.is_file():
+        raise UserError(f"{path} is no ordinary file, and the log is to be written there; move it away")
     lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     kept = []
     for number, line in enumerate(lines, start=1):

@@ -15,8 +15,8 @@ PACKAGES = ("fusion_jax", "data_pipelines")
 
 # Who may import whom: a module imports only from its own layer's left-hand side or further down.
 LAYERS = (
-    {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch", "transfers"},
-    {"host_memory", "finding"},
+    {"errors", "toom_cook", "pooling", "compile_cache", "checksums", "fusion_watch", "transfers", "lasting_output"},
+    {"host_memory", "finding", "stopping"},
     {"bounded_file", "skeletons", "body_parts", "geometry", "records", "augmentation", "winograd", "workdir_lock"},
     {"distributed", "interrupt", "checkpoint_place"},
     {"fusion", "correlation", "conv", "heatmaps", "heatmap_noise", "alignment"},

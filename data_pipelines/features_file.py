@@ -10,6 +10,7 @@ import pathlib
 import re
 from typing import Any
 
+from data_pipelines.readable import check_readable
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 
@@ -30,11 +31,16 @@ MAX_VALUES = 10**8  # of one feature of one example
 
 
 def check_features(folder: pathlib.Path) -> None:
-    """Raises UserError unless a dataset's folder has a features.json of TFDS's usual kinds of features alone."""
+    """Raises UserError unless a dataset's folder has a features.json of TFDS's usual kinds of features alone.
+
+    Raises:
+      UnreadableError: the file is there, but cannot be read.
+    """
     path = folder / "features.json"
     try:
         waiting, seen = [("", read_json(path))], 0
     except UserError as error:
+        check_readable(folder, error)
         raise UserError(f"the dataset in {folder} is damaged ({error}); prepare it again") from None
     while waiting:
         name, node = waiting.pop()

@@ -13,6 +13,7 @@ import numpy as np
 
 from data_pipelines.features_file import check_features
 from data_pipelines.provenance import Provenance, check_provenance
+from data_pipelines.readable import UnreadableError, check_name, check_readable, folders_in, is_there
 from data_pipelines.record_parser import RecordParser
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
@@ -124,11 +125,11 @@ def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     Raises:
       UserError: nothing is prepared there, or the name leaves a choice; says which command prepares or which
         names there are.
+      UnreadableError: a folder on the way cannot be listed, so what is prepared there is not known.
     """
     dataset, _, config = name.partition("/")
     root = data_dir / dataset
-    found = sorted(path.parent for path in root.glob("*/*/dataset_info.json") if path.parent.parent.name[0] != ".")
-    found = [path for path in found if not path.name.startswith("incomplete")]
+    found = _versions(root, config)
     matching = [path for path in found if config in ("", path.parent.name)]
     configs = sorted({path.parent.name for path in found})
     if not found:
@@ -141,19 +142,36 @@ def find_prepared(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     return matching[-1]  # the newest version
 
 
+def _versions(root: pathlib.Path, config: str) -> list[pathlib.Path]:
+    """The finished <config>/<version> of a dataset. One that may not be seen counts only where `config` means it."""
+    found: list[pathlib.Path] = []
+    for folder in folders_in(root):
+        if folder.name.startswith("."):
+            continue
+        try:
+            versions = [path for path in folders_in(folder) if not path.name.startswith("incomplete")]
+            found += [path for path in versions if is_there(path / "dataset_info.json")]
+        except UnreadableError:
+            if config in ("", folder.name):
+                raise
+    return found
+
+
 def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
     """Opens a prepared dataset for random access by index.
 
     Raises:
       UserError: nothing is prepared there, its files are damaged or say what no prepared dataset says, or reading them
         would run code that came with them.
+      UnreadableError: files are there that the system does not let be read, or the folder's name is no text.
     """
     import tensorflow_datasets as tfds
 
     folder = find_prepared(name, pathlib.Path(data_dir))
-    metadata = _read_metadata(folder)
-    check_features(folder)
+    check_name(folder)
     try:
+        metadata = _read_metadata(folder)
+        check_features(folder)
         builder = tfds.builder_from_directory(folder)
         offers = tuple(name for name in ("parts",) if name in builder.info.features)
         parse = RecordParser(builder.info.features, ("image", *offers))
@@ -162,7 +180,8 @@ def open_prepared(name: str, data_dir: pathlib.Path) -> PoseDataset:
             for split in builder.info.splits
         }
         fingerprint = _fingerprint(metadata, splits)
-    except UserError:
+    except UserError as error:
+        check_readable(folder, error)
         raise
     except Exception as error:  # TFDS, protobuf and array_record each raise kinds of their own
         raise _damaged(folder, error) from error
@@ -202,7 +221,7 @@ class _Joined:
 
 
 class _Shards:
-    """A split's examples on disk, whose damage is a UserError that names the folder."""
+    """A split's examples on disk; a UserError names the folder where it is damaged or cannot be read."""
 
     def __init__(self, folder: pathlib.Path, source: Any, parse: Callable[[bytes], dict[str, Any]]):
         self._folder, self._source, self._parse = folder, source, parse
@@ -237,6 +256,7 @@ def _read_metadata(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def _damaged(folder: pathlib.Path, error: Exception) -> UserError:
+    check_readable(folder, error)  # nobody is to delete what is sound
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
     return UserError(f"the dataset in {folder} is damaged ({reason}); delete that folder and prepare it again")
 

@@ -9,38 +9,59 @@ from fusion_jax.finding import Finding
 from fusion_jax.records import read_json
 
 _LEFT = ("incomplete", ".unfinished")  # how TFDS and pose_builder.py begin the names of folders they fill
+_OF_THE_DISK = "lost+found"  # of every ext4 disk, for root alone
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def prepared_data(data_dir: pathlib.Path) -> list[Finding]:
-    """A finding for every dataset in a data folder, and for what an interrupted preparation left."""
-    folders = (
-        sorted(p for p in data_dir.glob("*/*") if p.is_dir() and p.parent.name[0] != ".") if data_dir.is_dir() else []
-    )
-    found = []
-    for folder in folders:
-        inside = [path.name for path in folder.iterdir() if path.is_dir()]
-        versions = [name for name in inside if _VERSION.fullmatch(name)]
-        whole = [name for name in versions if (folder / name / "dataset_info.json").exists()]
-        name = f"data {folder.parent.name}/{folder.name}"
-        if whole:
-            found.append(_dataset(name, folder, data_dir))
-        broken = sorted({*versions, *(name for name in inside if name.startswith(_LEFT))} - set(whole))
-        if broken:
-            text = f"{folder} holds {', '.join(broken)}, unfinished"
-            advice = (
-                f"run fusion-jax prepare {folder.parent.name} again to go on; if it is not wanted, delete the folder"
-            )
-            found.append(Finding(name, "warning", text, advice))
+    """Findings on every dataset in a data folder, on what interrupted preparations left, on what cannot be read."""
+    from data_pipelines.readable import UnreadableError, folders_in
+
+    found: list[Finding] = []
+
+    def inside(folder: pathlib.Path, name: str) -> list[pathlib.Path]:
+        try:
+            return folders_in(folder)
+        except UnreadableError as error:  # what is in it is not known, which is not the same as nothing
+            found.append(Finding(name, "problem", str(error)))
+            return []
+
+    for dataset in inside(data_dir, "data"):
+        if dataset.name.startswith(".") or dataset.name == _OF_THE_DISK:
+            continue
+        for folder in inside(dataset, f"data {dataset.name}"):
+            name = f"data {dataset.name}/{folder.name}"
+            found += _config(name, folder, data_dir, [path.name for path in inside(folder, name)])
     if not found:
         advice = f"fusion-jax prepare synthetic_humans --data-dir {data_dir}, or train on synthetic_humans/live"
         return [Finding("data", "warning", f"no prepared dataset in {data_dir}", advice)]
     return found
 
 
+def _config(name: str, folder: pathlib.Path, data_dir: pathlib.Path, inside: list[str]) -> list[Finding]:
+    """Findings on DATA_DIR/<dataset>/<config>, which holds the folders `inside`."""
+    from data_pipelines.readable import UnreadableError, is_there
+
+    found = []
+    versions = [name for name in inside if _VERSION.fullmatch(name)]
+    try:
+        whole = [name for name in versions if is_there(folder / name / "dataset_info.json")]
+    except UnreadableError as error:
+        return [Finding(name, "problem", str(error))]
+    if whole:
+        found.append(_dataset(name, folder, data_dir))
+    broken = sorted({*versions, *(name for name in inside if name.startswith(_LEFT))} - set(whole))
+    if broken:
+        text = f"{folder} holds {', '.join(broken)}, unfinished"
+        advice = f"run fusion-jax prepare {folder.parent.name} again to go on; if it is not wanted, delete the folder"
+        found.append(Finding(name, "warning", text, advice))
+    return found
+
+
 def _dataset(name: str, folder: pathlib.Path, data_dir: pathlib.Path) -> Finding:
     """One dataset: it opens, has as many examples as it says, and its first and last can be read."""
     from data_pipelines.prepared import find_prepared, open_prepared
+    from data_pipelines.readable import UnreadableError
     from fusion_jax.errors import UserError
 
     try:
@@ -53,6 +74,8 @@ def _dataset(name: str, folder: pathlib.Path, data_dir: pathlib.Path) -> Finding
                 raise UserError(f"{version}: {split['name']} has {len(examples)} examples, its record says {wanted}")
             for place in {0, wanted - 1} if wanted else ():
                 examples[place]
+    except UnreadableError as error:  # it may be sound: nothing to delete
+        return Finding(name, "problem", str(error))
     except UserError as error:
         text = str(error)
         return Finding(name, "problem", text, "" if "delete" in text else f"delete {folder} and prepare it again")

@@ -19,11 +19,13 @@ def prepare_synthetic_humans(data_dir: Path, **settings: Any) -> Path:
       **settings: fields of SyntheticSettings.
 
     Raises:
-      UserError: a bad setting, a motion folder that cannot be read, or a data folder that cannot be written.
+      UserError: a bad setting, a motion folder that cannot be read, or a data folder that cannot be written
+        or whose name is no text.
     """
     import tensorflow_datasets as tfds
 
     from data_pipelines.prepared import open_prepared
+    from data_pipelines.readable import check_name
     from data_pipelines.synthetic_humans.sequences import (
         SyntheticSettings,
         load_motion,
@@ -36,6 +38,7 @@ def prepare_synthetic_humans(data_dir: Path, **settings: Any) -> Path:
         config_name,
     )
 
+    check_name(Path(data_dir))
     tfds.disable_progress_bar()  # it knows no totals; the builder's own does
     wanted = SyntheticSettings(**settings)
     clips = load_motion(wanted)  # a bad clip is an error before anything is written

@@ -48,7 +48,7 @@ def prepare_raw(
       partial: prepare what is good where something is missing or broken, and list the rest, instead of refusing.
 
     Raises:
-      UserError: files are missing or broken, naming the first; or data_dir cannot be written.
+      UserError: files are missing or broken, naming the first; or data_dir cannot be written or its name is no text.
     """
     settings = settings_class(name)() if settings is None else settings
     return prepare_with(builder_class(name), manual_dir, data_dir, settings, workers=workers, partial=partial)
@@ -64,7 +64,9 @@ def prepare_with(
     import tensorflow_datasets as tfds
 
     from data_pipelines.pose_builder import PoseConfig
+    from data_pipelines.readable import check_name
 
+    check_name(Path(data_dir))
     manual_dir, data_dir, name = Path(manual_dir), Path(data_dir), builder_type.name
     config, default = PoseConfig.of(settings), builder_type.BUILDER_CONFIGS[0]
     if settings == default.settings:

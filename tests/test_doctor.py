@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import small
+from withheld import withhold
 
 from data_pipelines.prepared import find_prepared
 from fusion_jax import doctor, doctor_data, doctor_host, doctor_jax, sharding
@@ -191,6 +192,22 @@ class TestData:
             info.write_text(info.read_text()[:-30])
         (found,) = run_check("data", lambda: doctor_data.prepared_data(folder))
         assert found.status == "problem" and str(version) in found.text and "prepare" in found.text + found.advice
+
+    @pytest.mark.parametrize("place", [".", "synthetic_humans", "{config}", "{config}/1.3.0/metadata.json"])
+    def test_what_cannot_be_read_is_to_be_mended_and_not_to_be_deleted(self, data, monkeypatch, place):
+        folder, version = data
+        closed = folder / place.format(config=f"synthetic_humans/{version.parent.name}")
+        if closed.is_file():
+            closed.write_text("{")
+        withhold(monkeypatch, closed, "Permission denied")
+        (found,) = doctor_data.prepared_data(folder)
+        assert found.status == "problem" and f"{closed} cannot be read (Permission denied)" in found.text
+        assert "delete" not in found.text + found.advice
+
+    def test_a_disks_own_folder_is_passed_over(self, data, monkeypatch):
+        (data[0] / "lost+found").mkdir()
+        withhold(monkeypatch, data[0] / "lost+found", "Permission denied")
+        assert [f.status for f in doctor_data.prepared_data(data[0])] == ["ok"]
 
     def test_a_partial_one_is_told(self, data):
         path = data[1] / "metadata.json"

@@ -1,7 +1,9 @@
 """The embedded dataset on disk and what the loader makes of it."""
 
 import dataclasses
+import os
 import pickle
+import re
 import shutil
 
 import cv2
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import small
 import tensorflow_datasets as tfds
+from withheld import withhold
 
 from data_pipelines import samples
 from data_pipelines.augment import Change, change_image, draw_change, frame_map, pixel_map
@@ -20,6 +23,7 @@ from data_pipelines.synthetic_humans.sequences import SyntheticSettings, sequenc
 from fusion_jax.augmentation import AUGMENTATIONS, AugmentConfig
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import Camera, apply_affine, camera_to_image, world_to_camera, world_to_image
+from fusion_jax.prepare_raw import prepare_raw
 from fusion_jax.skeletons import skeleton
 
 H36M, MPII, LSP = skeleton("human36m17"), skeleton("mpii16"), skeleton("lsp14")
@@ -140,6 +144,64 @@ class TestDamagedData:
         harmed = {"empty": b"", "truncate": data[: len(data) // 2], "flip": bytes(b ^ 255 for b in data)}
         path.unlink() if harm == "delete" else path.write_bytes(harmed[harm])
         self.refused(folder, "is damaged .*; delete that folder and prepare it again")
+
+    @pytest.mark.parametrize("words", ["Permission denied", "Input/output error"])
+    @pytest.mark.parametrize("name", ["*train.array_record*", "metadata.json", "features.json", "dataset_info.json"])
+    def test_what_cannot_be_read_is_not_called_damaged(self, folder, monkeypatch, name, words):
+        path = next(folder.glob(name))
+        path.write_bytes(b"{")  # fails in whichever library reads it; that the system withholds it is made up
+        withhold(monkeypatch, path, words)
+        with pytest.raises(UserError, match=re.escape(f"{path} cannot be read ({words}); look at its rights")) as told:
+            open_prepared("synthetic_humans", folder.parent.parent.parent)
+        assert "damaged" not in str(told.value) and "delete" not in str(told.value)
+
+    def test_an_example_that_cannot_be_read_later(self, folder, monkeypatch):
+        examples = open_prepared("synthetic_humans", folder.parent.parent.parent).split("train")
+        path = next(folder.glob("*train.array_record*"))
+        monkeypatch.setattr(examples, "_parse", lambda record: record["no bytes"])
+        with pytest.raises(UserError, match="is damaged .*; delete"):
+            examples[0]
+        withhold(monkeypatch, path, "Input/output error")
+        with pytest.raises(UserError, match=re.escape(f"{path} cannot be read (Input/output error)")):
+            examples[0]
+
+    def test_a_disk_that_fails_inside_a_file_is_known_by_its_words(self, folder, monkeypatch):
+        examples = open_prepared("synthetic_humans", folder.parent.parent.parent).split("train")
+
+        def fail(record):
+            raise RuntimeError("UNKNOWN: Input/output error; reading block 7")
+
+        monkeypatch.setattr(examples, "_parse", fail)
+        with pytest.raises(UserError, match=re.escape(f"{folder} cannot be read (Input/output error)")):
+            examples[0]
+
+    def test_a_folder_whose_name_is_no_text(self, folder, tmp_path):
+        root = tmp_path / os.fsdecode(b"data_\xff")
+        root.mkdir()
+        folder.parent.parent.rename(root / "synthetic_humans")
+        with pytest.raises(UserError, match="is no text in UTF-8.*rename it") as told:
+            open_prepared("synthetic_humans", root)
+        assert str(told.value).isascii() and "damaged" not in str(told.value)
+        self.refused(root / folder.relative_to(tmp_path), "is no text in UTF-8")
+        with pytest.raises(UserError, match="is no text in UTF-8"):
+            prepare_raw("lsp", tmp_path, root / "new")
+        assert not (root / "new").exists()
+
+    @pytest.mark.parametrize("depth", [0, 1, 2])
+    def test_folders_that_cannot_be_listed_are_not_empty(self, folder, monkeypatch, depth):
+        root = folder.parent.parent.parent
+        closed = (folder, folder.parent, folder.parent.parent)[depth]
+        withhold(monkeypatch, closed / "dataset_info.json" if depth == 0 else closed, "Permission denied")
+        with pytest.raises(UserError, match=re.escape(str(closed)) + ".* cannot be read .Permission denied"):
+            find_prepared("synthetic_humans", root)
+
+    def test_a_closed_folder_of_another_config_is_no_matter(self, folder, monkeypatch):
+        (folder.parent.parent / "other" / "1.0.0").mkdir(parents=True)
+        withhold(monkeypatch, folder.parent.parent / "other", "Permission denied")
+        root = folder.parent.parent.parent
+        assert find_prepared(f"synthetic_humans/{folder.parent.name}", root) == folder
+        with pytest.raises(UserError, match="other cannot be read"):
+            find_prepared("synthetic_humans", root)
 
     @pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
     def test_descriptions(self, folder, name):

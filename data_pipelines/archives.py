@@ -33,17 +33,21 @@ _NO_SUCH_NAME = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, 
 
 
 def find_archives(manual_dir: pathlib.Path) -> list[pathlib.Path]:
-    """The archives that lie directly in a folder."""
+    """The archives that lie directly in a folder; `.zip` and `...zip`, which leave no name for a folder, are none."""
     if not manual_dir.is_dir():
         return []
-    return sorted(p for p in manual_dir.iterdir() if p.is_file() and p.name.lower().endswith(SUFFIXES))
+    named = (p for p in manual_dir.iterdir() if p.name.lower().endswith(SUFFIXES) and _stem(p.name).strip("."))
+    return sorted(p for p in named if p.is_file())
 
 
 def unpacked_folder(archive: pathlib.Path) -> pathlib.Path:
     """Where an archive is unpacked: beside it, in a folder of its name without the ending."""
-    name = archive.name
+    return archive.with_name(_stem(archive.name))
+
+
+def _stem(name: str) -> str:
     ending = next(s for s in sorted(SUFFIXES, key=len, reverse=True) if name.lower().endswith(s))
-    return archive.with_name(name[: -len(ending)])
+    return name[: -len(ending)]
 
 
 def is_unpacked(archive: pathlib.Path) -> bool:

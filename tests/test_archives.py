@@ -11,11 +11,12 @@ import cv2
 import numpy as np
 import pytest
 
-from data_pipelines.archives import is_unpacked, locate, may_hold, unpack, unpacked_folder
+from data_pipelines.archives import find_archives, is_unpacked, locate, may_hold, unpack, unpacked_folder
 from data_pipelines.inventory import Inventory, format_bytes, format_tree
 from data_pipelines.source import Item
 from data_pipelines.video import Video, read_picture
 from fusion_jax.errors import UserError
+from fusion_jax.prepare_raw import check_data, prepare_raw
 
 
 def zip_of(path, members):
@@ -52,6 +53,18 @@ def test_each_archive_gets_a_folder_of_its_own(tmp_path):
     (tmp_path / "two/a/1.txt").unlink()
     assert locate(tmp_path, "a/1.txt") == tmp_path / "one/a/1.txt"
     assert locate(tmp_path, "a/9.txt") == tmp_path / "a/9.txt"
+
+
+@pytest.mark.parametrize("name", [".zip", ".tar.gz", ".ZIP", "..zip", "...zip", "....tgz"])
+def test_a_name_that_is_all_ending_is_no_archive(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    good = zip_of(tmp_path / ".a.zip", {"1.txt": "1"})
+    assert find_archives(tmp_path) == [good] and unpacked_folder(good) == tmp_path / ".a"
+    assert locate(tmp_path, "a/9.txt") == tmp_path / "a/9.txt"
+    for dataset in ("mpii", "lsp", "kth_football2", "humaneva"):
+        assert not [item for item in check_data(dataset, tmp_path).items if item.path == name]
+        with pytest.raises(UserError, match=r"check-data|\.a\.zip"):
+            prepare_raw(dataset, tmp_path, tmp_path / "data")
 
 
 def test_what_was_unpacked_by_hand_is_not_unpacked_again(tmp_path):

@@ -24,6 +24,22 @@ class BoundedFile(io.BufferedReader):
         return super().read(size)
 
 
+def read_ordinary(path: pathlib.Path, limit: int) -> bytes:
+    """All of a file. A pipe would be waited for, and a device read, for ever.
+
+    Raises:
+      Refused: it is no ordinary file, or longer than `limit` bytes.
+      OSError: it is missing or cannot be read.
+    """
+    if path.exists() and not path.is_file():
+        raise Refused("is no ordinary file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Refused(f"has more than {limit} bytes")
+    return data
+
+
 def one_line_of(error: Exception) -> str:
     """An error's text on one line, cut off where it is long; its kind where it has none."""
     return " ".join(str(error).split())[:120] or type(error).__name__

@@ -1,6 +1,7 @@
 """Human3.6M's files and numbers one by one: cameras, names, pose files, masks, boxes, settings. No whole dataset."""
 
 import json
+import os
 import pathlib
 import struct
 import subprocess
@@ -156,6 +157,16 @@ def test_picture_sizes():
 
 
 # Names
+
+
+def test_a_table_that_is_no_ordinary_file_or_too_large_is_not_read(tmp_path):
+    path = tmp_path / "table.txt"
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.write_bytes(bytes(2**20 + 1))):
+        make(path)
+        for read in (lambda: read_table(path), lambda: Human36mSettings(table=str(path)).config_name()):
+            with pytest.raises(UserError, match=r"table\.txt (is no ordinary file|has more than .* bytes), .* --table"):
+                read()
+        path.unlink()
 
 
 def test_the_table_has_thirty_sequences_a_subject_and_the_known_sums():

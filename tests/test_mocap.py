@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,8 @@ from data_pipelines.synthetic_humans.mocap_motion import (
     straight_stature,
     y_up_to_z_up,
 )
-from data_pipelines.synthetic_humans.mocap_overrides import Overrides, read_overrides
+from data_pipelines.synthetic_humans.mocap_overrides import MAX_MAPPING_BYTES, Overrides, read_overrides
+from data_pipelines.synthetic_humans.sequences import motion_digest
 from fusion_jax.errors import UserError
 from fusion_jax.skeletons import skeleton
 
@@ -306,6 +308,20 @@ def test_bad_mapping_files_are_refused(tmp_path, content, message):
     with pytest.raises(UserError, match=rf"mapping\.json: .*{message}") as caught:
         read_overrides(path)
     assert len(str(caught.value)) < 600
+
+
+def test_a_mapping_that_is_no_ordinary_file_or_too_large_is_not_read(tmp_path, monkeypatch):
+    write(tmp_path, "a_1.bvh", bvh_text(body()))
+    path = tmp_path / "mapping.json"
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):  # one waits for ever, one never ends
+        make(path)
+        for read in (lambda: load_clips(tmp_path), lambda: motion_digest(str(tmp_path))):
+            with pytest.raises(UserError, match=r"mapping\.json.* is no ordinary file; "):
+                read()
+        path.unlink()
+    path.write_text(" " * (MAX_MAPPING_BYTES + 1))
+    with pytest.raises(UserError, match=r"mapping\.json: .* has more than 1048576 bytes; repair it"):
+        load_clips(tmp_path)
 
 
 def test_rates_for_absent_clips_are_refused(tmp_path):

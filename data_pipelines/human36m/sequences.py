@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fusion_jax.bounded_file import Refused, read_ordinary
 from fusion_jax.errors import UserError, unknown_name
 
 TABLE = pathlib.Path(__file__).with_name("sequences.txt")
@@ -22,6 +23,7 @@ ACTIONS = (
 )
 _S1_NAMES = {"TakingPhoto": "Photo", "WalkingDog": "WalkDog"}  # file names that S1 alone has
 _MAX_ROWS = 10**6
+_MAX_BYTES = 2**20  # of a table; the dataset's own has a hundredth
 
 
 class Sequence(NamedTuple):
@@ -99,12 +101,22 @@ def parse_table(text: str, where: str) -> tuple[Sequence, ...]:
     return tuple(found.values())
 
 
+def table_bytes(path: pathlib.Path) -> bytes:
+    """A table file as it is. Raises UserError where it is no ordinary file, too large, or cannot be read."""
+    try:
+        return read_ordinary(path, _MAX_BYTES)
+    except Refused as error:
+        raise UserError(f"{path} {error}, expected a table of sequences; correct --table") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read as a table of sequences ({error.strerror}); correct --table") from error
+
+
 @functools.cache
 def read_table(path: pathlib.Path = TABLE) -> tuple[Sequence, ...]:
     """All sequences of a table file, by default the dataset's own. Raises UserError where it cannot be read."""
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = table_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
         raise UserError(f"{path} cannot be read as a table of sequences ({error}); correct --table") from error
     return parse_table(text, str(path))
 

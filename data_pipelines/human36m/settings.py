@@ -7,7 +7,7 @@ import hashlib
 import pathlib
 from typing import Literal
 
-from data_pipelines.human36m.sequences import SUBJECTS, TEST_SUBJECTS, TRAIN_SUBJECTS
+from data_pipelines.human36m.sequences import SUBJECTS, TEST_SUBJECTS, TRAIN_SUBJECTS, table_bytes
 from fusion_jax.errors import UserError, unknown_name
 
 _BOX_NAMES = {"joints": "jointboxes", "masks": "maskboxes", "room": "roomboxes"}
@@ -73,12 +73,5 @@ class Human36mSettings:
         words += ["published2d"] if self.projection == "published" else []
         words += ["shiftS9"] if self.shift_s9 else []
         words += ["allvideos"] if self.broken_video == "keep" else []
-        words += [f"table{_digest(pathlib.Path(self.table))}"] if self.table else []
+        words += [f"table{hashlib.sha256(table_bytes(pathlib.Path(self.table))).hexdigest()[:8]}"] if self.table else []
         return "_".join(words)
-
-
-def _digest(path: pathlib.Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    except OSError as error:
-        raise UserError(f"{path} cannot be read as a table of sequences ({error.strerror}); correct --table") from error

@@ -17,12 +17,13 @@ from typing import Any
 
 from data_pipelines.bvh import Bvh
 from data_pipelines.synthetic_humans.mocap_mappings import CROWN, JOINTS, JointMapping, Point, source_index
+from fusion_jax.bounded_file import Refused, read_ordinary
 from fusion_jax.errors import UserError, unknown_name
 from fusion_jax.records import parse_json
 
 _SETTINGS = ("unit_mm", "up", "drop_first_frame", "fps")
 _DERIVED = ("pelvis", "spine", "head_top")
-_MAX_BYTES = 2**20
+MAX_MAPPING_BYTES = 2**20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,9 @@ class Overrides:
 def read_overrides(path: Path) -> Overrides:
     """The overrides in the JSON file at `path`. Raises UserError naming file and field."""
     try:
-        with path.open("rb") as file:
-            fields = parse_json(file.read(_MAX_BYTES), finite=False)  # their field is named below
+        fields = parse_json(read_ordinary(path, MAX_MAPPING_BYTES), finite=False)  # their field is named below
+    except Refused as error:
+        raise UserError(f"{path}: expected a JSON object, came what {error}; repair it") from error
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, not JSON, 5000 digits
         raise UserError(f"{path}: expected a JSON object, came an unreadable file ({error}); repair it") from error
     if not isinstance(fields, dict):

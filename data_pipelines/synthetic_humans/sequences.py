@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data_pipelines.bvh import MAX_FILE_BYTES
 from data_pipelines.synthetic_humans.actions import ACTIONS, perform
 from data_pipelines.synthetic_humans.body import retarget
 from data_pipelines.synthetic_humans.clips import Clip
 from data_pipelines.synthetic_humans.mocap import MAPPING_FILE, load_clips
 from data_pipelines.synthetic_humans.people import Person, sample_person
+from fusion_jax.bounded_file import Refused, read_ordinary
 from fusion_jax.errors import UserError, check_field
 
 SPLITS = ("train", "validation", "test")
@@ -140,11 +142,18 @@ def load_motion(settings: SyntheticSettings) -> dict[str, list[Clip]] | None:
 
 
 def motion_digest(folder: str) -> str:
-    """Eight hex digits that change when a clip or the mapping in the folder does."""
+    """Eight hex digits that change when a clip or the mapping in the folder does.
+
+    Raises:
+      UserError: one of them is no ordinary file, or larger than any clip.
+    """
     digest = hashlib.sha256()
     for path in sorted(pathlib.Path(folder).iterdir()):
         if path.suffix.lower() == ".bvh" or path.name == MAPPING_FILE:
-            digest.update(path.name.encode() + b"\0" + path.read_bytes())
+            try:
+                digest.update(path.name.encode() + b"\0" + read_ordinary(path, MAX_FILE_BYTES))
+            except Refused as error:
+                raise UserError(f"{path} {error}; correct it or take it out of that folder") from error
     return digest.hexdigest()[:8]
 
 

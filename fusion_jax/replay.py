@@ -71,7 +71,7 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
       data_dir: where the data is now, if it moved since training.
 
     Raises:
-      UserError: no run, no such batch, one that is damaged or of another run, or other data.
+      UserError: no run, no such batch, one that is damaged, of another run or beyond its steps, or other data.
     """
     config, record = load_run(workdir)
     kept = kept_steps(workdir)
@@ -81,6 +81,11 @@ def replay_run(workdir: pathlib.Path, step: int | None = None, data_dir: pathlib
     if step not in kept:
         there = ", ".join(map(str, kept))
         raise UserError(f"the batch of step {step} is not in {workdir / 'replay'}; there are: {there}")
+    if step > config.steps:  # no run of this config comes there, and a damaged name would have it train for ever
+        raise UserError(
+            f"{workdir / 'replay'} holds a batch of step {step}, but this run has {config.steps} steps; it is of "
+            "another run, or its name was changed: take it away"
+        )
     options = LoopOptions(show=False)
     with ready(config, data_dir or pathlib.Path(record.data_dir), workdir, options, at_most=step - 1) as run:
         step_fn = sharding.jit_train_step(run.mesh, training_step(config))

@@ -14,6 +14,7 @@ from fusion_jax.errors import TrainingDivergedError, UserError
 from fusion_jax.fusion_watch import FusionWatch, fusion_concerns
 from fusion_jax.replay import replay_run, replay_words
 from fusion_jax.train import LoopOptions, train
+from fusion_jax.work_folder import load_run
 
 SKIP = LoopOptions(show=False, log_every=2, eval_every=0, checkpoint_every=2, on_nonfinite="skip")
 
@@ -168,6 +169,18 @@ def test_a_kept_batch_of_another_run_or_a_pickle(skipped, tmp_path):
         replay_run(workdir)
     with pytest.raises(UserError, match=r"step 5 is not in .*; there are: 4"):
         replay_run(workdir, 5)
+
+
+def test_a_batch_beyond_the_runs_steps_is_not_trained_for(skipped, tmp_path):
+    import shutil
+
+    workdir = tmp_path / "run"
+    shutil.copytree(skipped[0], workdir)
+    steps = load_run(workdir)[0].steps
+    for step in (steps + 1, 10**30):
+        shutil.copy(workdir / "replay" / "step_4.npz", workdir / "replay" / f"step_{step}.npz")
+        with pytest.raises(UserError, match=f"holds a batch of step {step}, but this run has {steps} steps"):
+            replay_run(workdir, step)
 
 
 def test_concerns_of_alpha_and_beta():

@@ -21,11 +21,14 @@ def workdir_lock(workdir: pathlib.Path, option: str = "--workdir") -> Iterator[N
       option: by which it was given, for the message.
 
     Raises:
-      UserError: another process trains there.
+      UserError: another process trains there, or .lock is no ordinary file.
       OSError: the folder cannot be made or written.
     """
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("a") as file:
+    path = workdir / ".lock"
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise UserError(f"{path} is no ordinary file, expected one or none; delete it, or choose another {option}")
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -358,6 +358,19 @@ def test_two_trainings_in_one_folder_are_refused(tmp_path, config):
     assert listed(tmp_path) == [".lock"]
 
 
+def test_a_lock_that_is_no_ordinary_file_is_refused(tmp_path):
+    from fusion_jax.workdir_lock import workdir_lock
+
+    for name, make in (("pipe", os.mkfifo), ("folder", os.mkdir)):  # opening a pipe would wait for ever
+        (tmp_path / name).mkdir()
+        make(tmp_path / name / ".lock")
+        with (
+            pytest.raises(UserError, match=r"\.lock is no ordinary file, .* another --workdir"),
+            workdir_lock(tmp_path / name),
+        ):
+            pass
+
+
 def test_checkpoints_of_another_version_of_the_list(folder, config, states, monkeypatch):
     monkeypatch.setattr(checkpoint_module.checksums, "_FORMAT", 2)
     with pytest.raises(UserError, match="format 1; this version of the program reads 2"):

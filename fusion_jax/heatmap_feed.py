@@ -83,7 +83,7 @@ def open_feed(config: Config, source: Source | None, workdir: pathlib.Path | Non
 
 def training_words(heatmaps: HeatmapConfig) -> str:
     """Where a run's heatmaps came from that no 2D network of ours predicted."""
-    return "that come with its data, of true joints or stored," if heatmaps.source == "true" else "of joints with noise"
+    return "that come with its data, of true joints or stored" if heatmaps.source == "true" else "of joints with noise"
 
 
 def _fed(config: Config, heatmaps: HeatmapConfig) -> Config:

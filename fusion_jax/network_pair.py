@@ -87,7 +87,7 @@ class NetworkPair:
             )
         if own.source != "predicted":
             self.notes.append(
-                f"the fusion network was trained on heatmaps {training_words(own)} and is given those of "
+                f"the fusion network was trained on heatmaps {training_words(own)}, and is given those of "
                 f"{net.identity}, which it has never seen"
             )
 

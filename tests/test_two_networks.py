@@ -18,6 +18,7 @@ from fusion_jax.checkpoint import restore_run, weights_digest
 from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run
+from fusion_jax.heatmap_feed import open_feed
 from fusion_jax.heatmap_net import heatmap_source, open_heatmap_net
 from fusion_jax.init_hourglass import transfer_hourglass
 from fusion_jax.optim import HEATMAP_NETWORK
@@ -373,3 +374,11 @@ def test_a_2d_network_starts_from_another(tmp_path, hourglass):
     before = open_heatmap_net(hourglass, data_mesh()).state
     moved = np.abs(np.asarray(state.params["pre_0"]["conv"]["kernel"] - before.params["pre_0"]["conv"]["kernel"])).max()
     assert 0 < moved <= 1.1 * config.optim.learning_rate, "one step away from where the other ended"
+
+
+@pytest.mark.parametrize("source", ["true", "noisy"])
+def test_a_run_without_a_2d_network_says_what_it_was_trained_on(source):
+    config = dataclasses.replace(small.config(), heatmaps=HeatmapConfig(source))
+    with pytest.raises(UserError, match=r"true joints or stored, so it has|joints with noise, so it has") as told:
+        open_feed(config, "predicted", None, data_mesh())
+    assert ",," not in str(told.value)

@@ -63,16 +63,26 @@ def restore_run(
       UserError: there is no such checkpoint, or it cannot be read.
     """
     checkpoints = Checkpoints(workdir, config)
+    several, named = jax.process_count() > 1, isinstance(which, str)
     try:
         while True:
-            step = checkpoints.best_step if which == "best" else checkpoints.latest_step if which == "latest" else which
+            step = which if isinstance(which, int) else checkpoints.agreed_step(best=which == "best")
             if which == "best" and step is None:
                 raise UserError(f"no checkpoint in {checkpoints.folder} was scored on people held out; take the latest")
+            if several and step is not None:
+                wrong = checkpoints.unreadable(step)
+                if wrong and named and not checkpoints.agreed_is_there(step):
+                    continue  # all of them together: a run that trains here has just removed it, as it has newer ones
+                if wrong:
+                    raise UserError(wrong)
             try:
                 return checkpoints.restore(state_shapes(config), mesh, step=step)[0]
-            except UserError:
-                if isinstance(which, int) or step is None or (checkpoints.folder / str(step)).exists():
+            except UserError as error:
+                if not named or step is None or (checkpoints.folder / str(step)).exists():
                     raise  # else a run that trains here has just removed it, as it has newer ones
+                if several:  # never tried again alone: the others may still wait within Orbax for this one
+                    folder = checkpoints.folder / str(step)
+                    raise UserError(f"{folder} was removed while it was read; start the same command again") from error
     finally:
         checkpoints.close()
 

@@ -8,6 +8,7 @@ N.deleting              one that is being removed
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import re
@@ -21,7 +22,7 @@ from jax.experimental import multihost_utils
 
 from fusion_jax import checksums
 from fusion_jax.checkpoint_place import is_bucket
-from fusion_jax.distributed import writes
+from fusion_jax.distributed import gather_rows, writes
 from fusion_jax.errors import UserError
 from fusion_jax.records import read_json
 
@@ -59,17 +60,45 @@ class StepFolders:
     @property
     def latest_step(self) -> int | None:
         """The newest sound checkpoint's step, None where there is none; what is not sound is said on the terminal."""
-        step = -1
+        found = None
         if writes():
             newest = max(self.steps, default=-1)
             for path in self._unlisted():
                 if int(path.name) > newest and int(path.name) not in self._sound:
                     self._refuse(int(path.name), checksums.damage(path) or f"is not finished: it has no {COMMITTED}")
             found = self.newest()
-            step = -1 if found is None else found
-        if jax.process_count() > 1:
-            step = int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-        return None if step < 0 else step
+        return _of_first(found)
+
+    def agreed_step(self, best: bool) -> int | None:
+        """`best_step` or `latest_step`, chosen by process 0 for all of them: the others may see another folder."""
+        return _of_first(self.best_step if writes() else None) if best else self.latest_step
+
+    def agreed_is_there(self, step: int) -> bool:
+        """Whether process 0, which chooses, still finds a checkpoint's folder; all processes get its answer."""
+        return _of_first(int((self.folder / str(step)).exists())) == 1
+
+    def unreadable(self, step: int) -> str:
+        """Why not all processes can read one and the same checkpoint; empty where they can. All of them ask, and all
+        get the same answer: one that went another way than the others would let them wait for it without end.
+        """
+        told = {"wrong": "", "list": ""}
+        try:
+            self._chosen(step)
+            listed = (self.folder / str(step) / checksums.NAME).read_bytes()
+            told["list"] = hashlib.sha256(listed).hexdigest()[:16]
+        except (UserError, OSError) as error:
+            told["wrong"] = (str(error).splitlines() or [type(error).__name__])[0]
+        rows = gather_rows({name: np.array([text]) for name, text in told.items()})
+        advice = "give all of them a --workdir in a folder that they share"
+        for index, (wrong, listed) in enumerate(zip(rows["wrong"], rows["list"], strict=True)):
+            if wrong:
+                return f"process {index}: {wrong}; {advice}"
+            if listed != rows["list"][0]:
+                return (
+                    f"{self.folder / str(step)} holds another checkpoint for process {index} (checksums {listed}) than "
+                    f"for process 0 ({rows['list'][0]}); {advice}"
+                )
+        return ""
 
     def require_sound(self) -> None:
         """For who is about to begin anew because there is nothing to go on from.
@@ -211,3 +240,11 @@ class StepFolders:
 def counts(path: epath.Path) -> bool:
     """Whether a folder of a step is finished: its list is there and, in a bucket, what Orbax writes after that."""
     return (path / checksums.NAME).exists() and (not is_bucket(path) or (path / COMMITTED).exists())
+
+
+def _of_first(step: int | None) -> int | None:
+    """What process 0 gives, in every process."""
+    if jax.process_count() == 1:
+        return step
+    told = int(multihost_utils.broadcast_one_to_all(np.int32(-1 if step is None else step)))
+    return None if told < 0 else told

@@ -175,6 +175,50 @@ def test_t20_processes_score_a_2d_network_as_one_does(tmp_path):
     assert {path.name for path in (tmp_path / "eval").iterdir()} == {path.name for path in (workdir / "eval").iterdir()}
 
 
+GOES_WHILE_IT_IS_READ = """
+import pathlib, shutil, sys, time
+from fusion_jax import cli, step_folders
+from fusion_jax.distributed import writes
+real = step_folders.StepFolders._chosen
+
+def chosen(self, step):
+    newest = self.folder / "2"
+    found = real(self, step) if writes() else None
+    if writes():
+        shutil.rmtree(newest, ignore_errors=True)
+    while newest.exists():
+        time.sleep(0.01)
+    return found or real(self, step)
+
+step_folders.StepFolders._chosen = chosen
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_is_removed_before_one_reads_it_is_given_up_by_all_together(tmp_path):
+    options = LoopOptions(show=False, log_every=1, eval_every=0, checkpoint_every=1)
+    train(small.config(steps=2), small.data_dir(), tmp_path, options)
+    command = ["-c", GOES_WHILE_IT_IS_READ, "evaluate", "--distributed", "--workdir", tmp_path]
+    with together_started([command, command]) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert read_json(tmp_path / "eval" / "test.json")["checkpoint_step"] == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_does_not_find_is_refused_by_all(tmp_path):
+    workdir, lacking = trained_pair.pose(tmp_path / "run"), tmp_path / "lacking"
+    shutil.copytree(workdir, lacking, ignore=shutil.ignore_patterns("checkpoints"))
+    commands = [["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", folder] for folder in (workdir, lacking)]
+    with together_started(commands) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert f"process 1: no finished checkpoint of step 1 in {lacking / 'checkpoints'}; there are: none" in text
+        assert "give all of them a --workdir in a folder that they share" in text
+
+
 def evaluated_by_two(workdir):
     """What two processes of the command wrote, one of which alone tells it."""
     command = ["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", workdir, "--batch-size", "20"]

@@ -14,7 +14,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
-from fusion_jax.distributed import writes
+from fusion_jax.distributed import check_agreed, writes
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
 from fusion_jax.fed_data import feed_split
@@ -25,6 +25,7 @@ from fusion_jax.leakage import Seen
 from fusion_jax.network import active_streams
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS, Protocol
+from fusion_jax.records import to_json
 from fusion_jax.release_protocol import release_text, score_release
 from fusion_jax.scoring import (
     data_words,
@@ -84,11 +85,14 @@ def evaluate_run(
     Raises:
       UserError: no run, no checkpoint, no such split, no 2D network where one is needed, data that differs from what
         the run trained on, a layout without joints that the protocol scores, or frames or people of another split that
-        the network has seen in training.
+        the network has seen in training; or processes that differ in what they were asked or in their data.
     """
     workdir = pathlib.Path(workdir)
     check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
+    asked = {"split": split, "dataset": dataset, "batch_size": batch_size, "protocol": protocol, "heatmaps": heatmaps}
+    asked["heatmap_workdir"] = None if heatmap_workdir is None else str(pathlib.Path(heatmap_workdir).resolve())
+    check_agreed({"config": to_json(config), **asked, "checkpoint": checkpoint})  # each then takes the same steps
     if config.task == "heatmaps":
         if heatmaps is not None or heatmap_workdir is not None:
             raise UserError(f"{workdir} is a 2D network, which reads no heatmaps; leave --heatmaps away")
@@ -104,6 +108,7 @@ def evaluate_run(
     layout, family = skeleton(config.inputs.skeleton), opened.name.partition("/")[0]
     if family in PROTOCOLS:
         PROTOCOLS[family].check_joints(layout)
+    check_agreed({"dataset": f"{opened.name} {opened.fingerprint}", "fed": to_json(feed.config.heatmaps)})
     own = dataset is None
     opened, seen, warnings = feed_split(feed, opened, split, workdir, record, mesh, data_dir=data_dir, own=own)
     state = feed.state(restore_run(workdir, feed.trained, mesh, checkpoint))

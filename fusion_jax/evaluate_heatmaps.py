@@ -15,7 +15,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
-from fusion_jax.distributed import writes
+from fusion_jax.distributed import check_agreed, writes
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_predict_step
 from fusion_jax.heatmap_tables import (
@@ -31,6 +31,7 @@ from fusion_jax.heatmap_tables import (
 from fusion_jax.leakage import Seen
 from fusion_jax.protocol_text import protocol_markdown
 from fusion_jax.protocols import PROTOCOLS
+from fusion_jax.records import to_json
 from fusion_jax.scoring import (
     data_words,
     example_labels,
@@ -75,14 +76,18 @@ def evaluate_heatmap_run(
 
     Raises:
       UserError: no run of a 2D network, no checkpoint, no such split, data that differs from what the run trained on,
-        a split without any 2D joint, or frames or people of another split that the network has seen in training.
+        a split without any 2D joint, or frames or people of another split that the network has seen in training;
+        or processes that differ in what they were asked or in their data.
     """
     workdir = pathlib.Path(workdir)
     check_field(batch_size >= 1, "batch_size", batch_size, ">= 1")
     config, record = load_run(workdir)
+    asked = {"split": split, "dataset": dataset, "batch_size": batch_size, "checkpoint": checkpoint}
+    check_agreed({"config": to_json(config), **asked})
     layout = skeleton(config.inputs.skeleton)
     network = config.hourglass  # refuses another task
     opened, own = open_scored(config, record, data_dir, dataset, workdir), dataset is None
+    check_agreed({"dataset": f"{opened.name} {opened.fingerprint}"})
     seen, warnings = seen_before(config, workdir, opened, split, own=own)
     mesh = sharding.data_mesh()
     state = restore_run(workdir, config, mesh, checkpoint)

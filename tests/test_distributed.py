@@ -219,6 +219,43 @@ def test_a_checkpoint_that_one_does_not_find_is_refused_by_all(tmp_path):
         assert "give all of them a --workdir in a folder that they share" in text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [trained_pair.pose, trained_pair.hourglass])
+def test_processes_that_are_asked_to_score_different_things_refuse(tmp_path, network):
+    """What would score half of each: the split, and how many frames at a time, which decides who has which."""
+    workdir = network(tmp_path / "run")
+    options = [["--split", "test", "--batch-size", "20"], ["--split", "validation", "--batch-size", "40"]]
+    commands = [["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", workdir, *each] for each in options]
+    with together_started(commands) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert 'process 0 and process 1 do not agree on batch_size: 20 -> 40; split: "test" -> "validation"' in text
+    assert not (workdir / "eval").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [trained_pair.pose, trained_pair.hourglass])
+def test_processes_with_different_data_refuse_to_score(tmp_path, network):
+    """Each data is what its own copy of the run was trained on."""
+    workdirs = [network(tmp_path / name) for name in ("run", "other")]
+    code = (
+        "import sys; from fusion_jax import cli, scoring\n"
+        "import dataclasses; real = scoring.open_dataset\n"
+        "scoring.open_dataset = lambda *given: dataclasses.replace(real(*given), fingerprint='elsewhere')\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    record = read_json(workdirs[1] / "dataset.json")
+    (workdirs[1] / "dataset.json").write_text(json.dumps(record | {"fingerprint": "elsewhere"}))
+    commands = [["-m", "fusion_jax"], ["-c", code]]
+    given = zip(commands, workdirs, strict=True)
+    with together_started([[*c, "evaluate", "--distributed", "--workdir", w] for c, w in given]) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert "do not agree on dataset: " in text and "elsewhere" in text and record["fingerprint"] in text
+
+
 def evaluated_by_two(workdir):
     """What two processes of the command wrote, one of which alone tells it."""
     command = ["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", workdir, "--batch-size", "20"]

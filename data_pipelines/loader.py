@@ -148,12 +148,13 @@ def eval_batches(
     An example that cannot be used is a UserError that names it, from the iterator: no frame is left out.
 
     Args:
+      batch_size: of all processes together, each with its equal share; rounded up to a multiple of their number.
       limit: at most this many examples, evenly spaced over the split.
       labels: what an example says of itself; each comes as an array (B,) in the batch's `labels`, for the host alone.
     """
     source = dataset.split(split)
     wanted = _evenly(len(source), len(source) if limit is None else limit)
-    local = batch_size // process_count
+    local = math.ceil(batch_size / process_count)  # rounded up: what a frame scores does not depend on it
     per_process = local * math.ceil(len(wanted) / (local * process_count))
     mine = np.full(per_process, -1)
     share = wanted[process_index::process_count]

@@ -304,7 +304,7 @@ def test_paper_augmentation_shares_one_crop_in_a_batch(dataset):
     assert np.abs(np.diff(shifts[:, 0], axis=0)).max() > 0.01, "batches differ"
 
 
-@pytest.mark.parametrize(("batch_size", "processes"), [(5, 1), (16, 1), (56, 1), (100, 1), (12, 3)])
+@pytest.mark.parametrize(("batch_size", "processes"), [(5, 1), (16, 1), (56, 1), (100, 1), (12, 3), (1, 2), (5, 3)])
 def test_t20_evaluation_sees_every_frame_once(dataset, batch_size, processes):
     seen, lengths = [], []
     for index in range(processes):
@@ -320,7 +320,7 @@ def test_t20_evaluation_sees_every_frame_once(dataset, batch_size, processes):
             )  # fmt: skip
         )
         lengths.append(len(batches))
-        assert all(len(batch["image"]) == batch_size // processes for batch in batches)
+        assert all(len(batch["image"]) == -(-batch_size // processes) for batch in batches)
         seen += [i for batch in batches for i in batch["index"][batch["mask"]]]
     assert sorted(seen) == list(range(56)) and len(set(lengths)) == 1
 

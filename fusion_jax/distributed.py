@@ -9,6 +9,7 @@ Nothing waits without end:
   (signal SIGABRT, exit code 134) and names it;
 - POLL_S + GRACE_S for one that stopped by an error of its own: the others say which, and exit with PEER_FAILED;
 - LEAVE_S for the rest to notice that this one leaves;
+- WRITE_S for process 0 to write what all of them worked out;
 - SHUTDOWN_S for all to reach the end.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -33,8 +35,9 @@ from fusion_jax.errors import UserError, exit_code
 from fusion_jax.records import differences
 
 JOIN_S, HEARTBEAT_S, POLL_S, GRACE_S, LEAVE_S, SHUTDOWN_S = 300, 60, 1.0, 5.0, 15, 60
+WRITE_S = 3600
 PEER_FAILED = 5
-_FAILED, _LEAVING = "fusion_jax/failed", "fusion_jax/leaving"
+_FAILED, _LEAVING, _WRITTEN = "fusion_jax/failed", "fusion_jax/leaving", "fusion_jax/written"
 _EXPLICIT = "--coordinator HOST:PORT --num-processes N --process-id I"
 
 
@@ -86,6 +89,20 @@ def joined(
 def writes() -> bool:
     """Whether this process is the one that writes files that all share, and tells people what happens."""
     return jax.process_index() == 0
+
+
+@contextlib.contextmanager
+def writing() -> Iterator[None]:
+    """The block, in which process 0 writes for all: they leave it together, WRITE_S after the first at the latest.
+
+    Without it the others would wait for process 0 at their end, where jax aborts all of them after SHUTDOWN_S.
+    """
+    yield
+    if jax.process_count() > 1:
+        _jax_state().client.wait_at_barrier(f"{_WRITTEN}/{next(_numbers)}", WRITE_S * 1000)
+
+
+_numbers = itertools.count()  # a barrier's name counts once
 
 
 def check_agreed(what: Any) -> None:

@@ -14,7 +14,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
-from fusion_jax.distributed import check_agreed, writes
+from fusion_jax.distributed import check_agreed, writes, writing
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.evaluate_heatmaps import evaluate_heatmap_run, heatmap_text
 from fusion_jax.fed_data import feed_split
@@ -130,11 +130,12 @@ def evaluate_run(
         result["benchmark"] = _benchmark(PROTOCOLS[family], frames, opened, split, seen, feed, warnings)
     if protocol == "release":
         result["release"] = score_release(feed.trained, state, opened, split, mesh, batch_size)
-    if writes():
-        if "benchmark" in result:
-            write_benchmark(workdir / "eval", name, result["benchmark"])
-        write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
-        write_tables(workdir / "eval", name, result)
+    with writing():
+        if writes():
+            if "benchmark" in result:
+                write_benchmark(workdir / "eval", name, result["benchmark"])
+            write_tables(workdir / "eval", name, result)  # before the samples, which take longer and may fail
+            write_samples(workdir / "eval" / f"{name}_samples.npz", feed.trained, state, opened, split, frames)
     return result
 
 

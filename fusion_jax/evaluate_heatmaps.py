@@ -15,7 +15,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.checkpoint import restore_run
 from fusion_jax.config import Config
-from fusion_jax.distributed import check_agreed, writes
+from fusion_jax.distributed import check_agreed, writes, writing
 from fusion_jax.errors import UserError, check_field
 from fusion_jax.heatmap_steps import heatmap_eval_step, heatmap_predict_step
 from fusion_jax.heatmap_tables import (
@@ -112,11 +112,12 @@ def evaluate_heatmap_run(
         result["benchmark"] = benchmark
     elif reason:
         result["protocol"]["benchmark"] = reason
-    if writes():
-        if benchmark is not None:
-            write_benchmark(workdir / "eval", name, benchmark)
-        _write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
-        write_tables2d(workdir / "eval", name, result)
+    with writing():
+        if writes():
+            if benchmark is not None:
+                write_benchmark(workdir / "eval", name, benchmark)
+            write_tables2d(workdir / "eval", name, result)  # before the samples, which take longer and may fail
+            _write_samples(workdir / "eval" / f"{name}_samples.npz", config, state, opened, split, frames)
     return result
 
 

@@ -256,6 +256,33 @@ def test_processes_with_different_data_refuse_to_score(tmp_path, network):
         assert "do not agree on dataset: " in text and "elsewhere" in text and record["fingerprint"] in text
 
 
+WRITES_FOR_LONG = """
+import sys, time
+from fusion_jax import cli, distributed, evaluate, evaluate_heatmaps
+distributed.SHUTDOWN_S = 2
+
+def late(*_):
+    time.sleep(6)
+    raise OSError(28, "No space left on device", "samples.npz")
+
+evaluate.write_samples = evaluate_heatmaps._write_samples = late
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", [trained_pair.pose, trained_pair.hourglass])
+def test_who_has_nothing_to_write_waits_for_who_writes_and_the_tables_come_first(tmp_path, network):
+    """Longer than jax lets them wait at their end; an error of the one is then told to the other."""
+    workdir = network(tmp_path / "run")
+    command = ["-c", WRITES_FOR_LONG, "evaluate", "--distributed", "--workdir", workdir]
+    with together_started([command, command]) as started:
+        first, second = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, distributed.PEER_FAILED], (first, second)
+    assert "samples.npz: No space left" in first and "another process failed: process 0: OSError" in second
+    assert read_json(workdir / "eval" / "test.json")["num_frames"] == 56
+
+
 def evaluated_by_two(workdir):
     """What two processes of the command wrote, one of which alone tells it."""
     command = ["-m", "fusion_jax", "evaluate", "--distributed", "--workdir", workdir, "--batch-size", "20"]

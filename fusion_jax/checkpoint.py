@@ -26,6 +26,7 @@ from fusion_jax import checksums
 from fusion_jax.card import card, check_card
 from fusion_jax.checkpoint_place import check_reachable, checkpoint_folder, is_bucket, is_default
 from fusion_jax.config import Config
+from fusion_jax.distributed import collective_failed
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
 from fusion_jax.records import from_json, read_json, to_json
@@ -327,6 +328,8 @@ class Checkpoints(StepFolders):
         try:
             return self._checkpointer.restore(self.folder / str(step), args=items)
         except Exception as error:  # Orbax and TensorStore raise kinds of their own for missing and cut files
+            if collective_failed(error):
+                raise  # which says nothing about the checkpoint
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             folder = self.folder / str(step)
             raise UserError(

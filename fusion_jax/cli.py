@@ -23,6 +23,7 @@ from fusion_jax.cli_train import Train
 from fusion_jax.compile_cache import use_compilation_cache
 from fusion_jax.errors import (
     CheckpointError,
+    PeerFailedError,
     TrainingDivergedError,
     TrainingInterruptedError,
     UserError,
@@ -182,7 +183,7 @@ def _main(args: list[str] | None) -> int:
             if args is None:
                 use_compilation_cache()
             return command.run() or 0
-    except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError) as error:
+    except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError, PeerFailedError) as error:
         notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # none of JAX's or Grain's own
         message, code = "; ".join([str(error), *notes]), exit_code(error)
         hung = isinstance(error, CheckpointError) and error.hung

@@ -7,6 +7,7 @@ Nothing waits without end:
 - JOIN_S for all processes to come;
 - HEARTBEAT_S for one that was killed, or whose machine is gone: jax's coordination service then ends the others
   (signal SIGABRT, exit code 134) and names it;
+- LEAVE_S where a collective itself notices that a process is gone: PeerFailedError, with the next one's exit code;
 - POLL_S + GRACE_S for one that stopped by an error of its own: the others say which, and exit with PEER_FAILED;
 - LEAVE_S for the rest to notice that this one leaves;
 - WRITE_S for process 0 to write what all of them worked out;
@@ -31,12 +32,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from fusion_jax.errors import UserError, exit_code
+from fusion_jax.errors import PeerFailedError, UserError, exit_code
 from fusion_jax.records import differences
 
 JOIN_S, HEARTBEAT_S, POLL_S, GRACE_S, LEAVE_S, SHUTDOWN_S = 300, 60, 1.0, 5.0, 15, 60
 WRITE_S = 3600
-PEER_FAILED = 5
+PEER_FAILED = PeerFailedError.exit_code
+_OWN = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
+"""How errors of jax's runtime begin that starting again would only repeat, such as a device's full memory."""
 _FAILED, _LEAVING, _WRITTEN = "fusion_jax/failed", "fusion_jax/leaving", "fusion_jax/written"
 _EXPLICIT = "--coordinator HOST:PORT --num-processes N --process-id I"
 
@@ -63,6 +66,7 @@ def joined(
 
     Raises:
       UserError: no cluster was found, or the arguments do not fit together.
+      PeerFailedError: in the place of an error of jax's runtime within a collective.
     """
     explicit = _check(coordinator, num_processes, process_id)
     with _giving_up(coordinator, timeout_s):
@@ -82,8 +86,16 @@ def joined(
         try:
             yield
         except BaseException as error:
-            _leave_by(error)
-            raise
+            if not collective_failed(error):
+                _leave_by(error)
+                raise
+            first = (str(error).splitlines() or [""])[0][:300]
+            failed = PeerFailedError(
+                f"process {jax.process_index()}: a collective of all processes failed, most likely as another one is "
+                f"gone: {first}; start all of them again"
+            )
+            _leave_by(failed)
+            raise failed from error
 
 
 def writes() -> bool:
@@ -103,6 +115,15 @@ def writing() -> Iterator[None]:
 
 
 _numbers = itertools.count()  # a barrier's name counts once
+
+
+def collective_failed(error: BaseException) -> bool:
+    """Whether an error is one of jax's runtime that says most likely that another process is gone."""
+    return (
+        isinstance(error, jax.errors.JaxRuntimeError)
+        and jax.process_count() > 1
+        and ("Gloo" in str(error) or not str(error).startswith(_OWN))
+    )
 
 
 def check_agreed(what: Any) -> None:

@@ -42,6 +42,12 @@ class TrainingInterruptedError(RuntimeError):
         self.exit_code = 130 if number == signal.SIGINT else 75  # EX_TEMPFAIL of sysexits.h
 
 
+class PeerFailedError(RuntimeError):
+    """What several processes work out together failed, most likely as another one is gone. Exit code 5."""
+
+    exit_code = 5
+
+
 def exit_code(error: BaseException) -> int:
     """What the program ends with after an error; 1 for what is a mistake of its own, which it shows in full."""
     others = {KeyboardInterrupt: 130, OSError: 2}

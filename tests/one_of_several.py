@@ -25,6 +25,8 @@ def breaking(*args):
     for number, batch in enumerate(all_is_well(*args), start=1):
         if number == 4 and fault == "breaks":
             raise UserError("a picture of this process cannot be read")
+        if number == 4 and fault == "collective":
+            raise jax.errors.JaxRuntimeError("FAILED_PRECONDITION: Gloo AllGather failed: Connection closed by peer")
         if number == 4 and fault == "poisoned":
             batch["pose_mm"][1, 5] = np.inf
         yield batch
@@ -34,6 +36,6 @@ if fault == "late":
     time.sleep(4)
 if fault == "no_service":
     jax.config.update("jax_enable_preemption_service", False)
-if fault in ("breaks", "poisoned"):  # once training is under way
+if fault in ("breaks", "collective", "poisoned"):  # once training is under way
     train.training_data = breaking
 sys.exit(cli.main(["train", "--distributed", "--data-dir", data_dir, "--workdir", workdir, *options]))

@@ -336,10 +336,37 @@ def test_a_process_that_is_killed_ends_the_other_by_the_heartbeat(tmp_path, kill
         wait_for_rows(tmp_path, started)
         started[killed].kill()
         said = outputs(started, timeout=60)[1 - killed]
-    assert started[1 - killed].returncode not in (0, 75, 130), said
+    assert started[1 - killed].returncode in (distributed.PEER_FAILED, -signal.SIGABRT), said
     assert "another task died" in said
     if killed == 1:
         assert "stopped sending heartbeats):\n1\n" in said, "which one it was"
+
+
+@pytest.mark.slow
+def test_a_collective_that_fails_counts_as_a_failed_peer(tmp_path):
+    """As gloo tells it where another process was killed, unless it still waits until the heartbeat is missed."""
+    faults = ["none", "collective"]
+    with processes(faults, tmp_path, "--log-every", "1", "--eval-every", "0", steps=1000) as started:
+        first, second = outputs(started, timeout=60)
+    assert [process.returncode for process in started] == [distributed.PEER_FAILED] * 2, (first, second)
+    (line,) = [text for text in second.splitlines() if text.startswith("fusion-jax: ")]
+    assert "process 1: a collective of all processes failed, most likely as another one is gone: FAILED" in line
+    assert "Traceback" not in second and "another process failed: process 1: PeerFailedError" in first
+
+
+@pytest.mark.parametrize(
+    "text, several, failed",
+    [
+        ("FAILED_PRECONDITION: Gloo AllGather failed: Connection closed by peer", 2, True),
+        ("INVALID_ARGUMENT: Gloo AllReduce failed: Connection reset by peer", 2, True),
+        ("FAILED_PRECONDITION: Gloo AllGather failed: Connection closed by peer", 1, False),
+        ("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes", 2, False),
+    ],
+)
+def test_which_errors_of_the_runtime_are_another_process(monkeypatch, text, several, failed):
+    monkeypatch.setattr(jax, "process_count", lambda: several)
+    assert distributed.collective_failed(jax.errors.JaxRuntimeError(text)) == failed
+    assert not distributed.collective_failed(RuntimeError(text))
 
 
 @pytest.mark.slow

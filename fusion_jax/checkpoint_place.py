@@ -18,6 +18,7 @@ from etils import epath
 
 from fusion_jax.errors import UserError
 from fusion_jax.records import from_json, read_json, to_json, write_json
+from fusion_jax.work_folder import load_run, own_record_from_json
 
 NAME = "checkpoint_dir.json"
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*:/")  # one slash is what pathlib leaves of two
@@ -56,12 +57,16 @@ def checkpoint_folder(workdir: pathlib.Path, given: str | None = None) -> epath.
     wanted = _place(given, "--checkpoint-dir")
     if known is None and default.is_dir() and any(default.iterdir()):
         known = default
-    if known is not None and known != wanted:
-        raise UserError(
-            f"the run in {workdir} has its checkpoints in {known}, --checkpoint-dir says {wanted}; leave it away to go "
-            "on with them, or give another --workdir to start a new run"
-        )
-    return wanted
+    if known is None or known == wanted:
+        return wanted
+    gone = not is_bucket(known) and not (known.is_dir() and any(known.iterdir()))
+    if gone and _holds_run_of(workdir, wanted):  # they were moved
+        return wanted
+    advice = f"{known} is not there: bring it back, or say where they were moved to," if gone else "leave it away"
+    raise UserError(
+        f"the run in {workdir} has its checkpoints in {known}, --checkpoint-dir says {wanted}; {advice} to go on with "
+        "them, or give another --workdir to start a new run"
+    )
 
 
 def remember(workdir: pathlib.Path, folder: epath.Path) -> None:
@@ -106,6 +111,18 @@ def check_writable(folder: epath.Path) -> None:
             f"the checkpoints' place {folder} cannot be written ({_reason(error)}); look at rights and free space, or "
             "give another --checkpoint-dir"
         ) from None
+
+
+def _holds_run_of(workdir: pathlib.Path, folder: epath.Path) -> bool:
+    """Whether the newest checkpoint in a folder says that it is of a work folder's run."""
+    try:
+        newest = max((p for p in folder.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
+        record = own_record_from_json(read_json(newest / "run" / "metadata"), str(newest))
+        config, dataset = load_run(workdir)
+    except (UserError, OSError, ValueError):  # nothing is there, or it does not tell
+        return False
+    moved = dataclasses.replace(dataset, data_dir=record.dataset.data_dir)  # the same data may have moved
+    return (record.config, record.dataset) == (config, moved)
 
 
 def _default(workdir: pathlib.Path) -> epath.Path:

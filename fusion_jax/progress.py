@@ -118,6 +118,16 @@ class Progress:
                 file.close()
 
 
+def logged_steps(workdir: pathlib.Path) -> dict[str, int]:
+    """The last step that a run's metrics.jsonl tells of, by kind of row; lines that are broken are passed over."""
+    path, last = workdir / "metrics.jsonl", dict[str, int]()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            row = json.loads(line)
+            last[str(row["kind"])] = max(last.get(str(row["kind"]), 0), int(row["step"]))
+    return last
+
+
 def _forget_after(path: pathlib.Path, start: int) -> None:
     """Drops rows of steps that a killed run did and did not save, and a last line that was cut short."""
     if not path.exists():

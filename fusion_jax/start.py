@@ -20,7 +20,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import MAX_TIMEOUT_S, Checkpoints
-from fusion_jax.checkpoint_place import check_writable, remember
+from fusion_jax.checkpoint_place import check_writable, is_bucket, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.distributed import check_agreed, writes
@@ -30,6 +30,7 @@ from fusion_jax.heatmap_cache import with_cache
 from fusion_jax.heatmap_net import OpenNet, check_net_fits, place_heatmap_net, reopen_heatmap_net
 from fusion_jax.init_from import adopt_live, init_from
 from fusion_jax.leakage import Seen, check_splits, check_test, unknown_overlap
+from fusion_jax.progress import logged_steps
 from fusion_jax.records import to_json
 from fusion_jax.scoring import loaded_size
 from fusion_jax.skeletons import skeleton
@@ -136,6 +137,9 @@ class Ready(NamedTuple):
         self.checkpoints.tidy()
         if elsewhere:
             remember(workdir, elsewhere)
+        elif writes():
+            with contextlib.suppress(OSError):  # the first save says it; where there is no folder, one was taken away
+                self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
         if not self.resuming and writes():
             save_run(workdir, self.config, self.record, self.seen)
 
@@ -183,6 +187,8 @@ def ready(
         check_agreed({"config": to_json(config), **begun, **told})  # now all have looked at the folder: one may write
         if newest is None:
             checkpoints.require_sound()
+            if at_most is None and writes():
+                _refuse_lost_checkpoints(workdir, checkpoints, options)
         else:
             check_run(workdir, config, record, (lost, str(checkpoints.folder / str(newest))) if lost else None)
         seen = [Seen.of(opened, config.train_split.split("+")) for opened, _ in datasets]
@@ -216,6 +222,25 @@ def ready(
             print(f"warning: {error}", file=sys.stderr)
         raise
     checkpoints.close()
+
+
+def _refuse_lost_checkpoints(workdir: pathlib.Path, checkpoints: Checkpoints, options: LoopOptions) -> None:
+    """Raises UserError where a run has no checkpoint, though it had: beginning anew would wipe out its log.
+
+    A run that was killed before its first has a folder for them, and its log shows none: that one may begin anew.
+    """
+    logged = logged_steps(workdir) if has_run(workdir) else {}
+    last = max(logged.values(), default=0)
+    folder = checkpoints.folder
+    taken = not is_bucket(folder) and not folder.is_dir()  # a bucket has no empty folders
+    # The first that is scored is the best, and waited for; a save begins once the one before it is done.
+    saved = logged.get("validation", last) < last or last > 2 * options.checkpoint_every
+    if last >= 1 and (taken or saved):
+        raise UserError(
+            f"the run in {workdir} got to step {last}, as its metrics.jsonl tells, but there is no checkpoint in "
+            f"{folder}; mount or bring back what was there, or say by --checkpoint-dir where it is now, or give "
+            "another --workdir to begin anew; if none was ever saved, remove metrics.jsonl"
+        )
 
 
 def _refuse_leakage(config: Config, dataset: PoseDataset, seen: list[Seen], show: bool) -> None:

@@ -125,6 +125,40 @@ def test_another_place_than_remembered_is_refused_with_both(config, stopped, tmp
     assert checkpoint_folder(work, str(work / "checkpoints")) == checkpoint_folder(work)
 
 
+@pytest.mark.parametrize("remains", ["nothing", "an empty mount point"])
+def test_a_run_whose_place_is_gone_does_not_begin_anew(config, stopped, remains):
+    work, kept = stopped
+    kept.rename(kept.with_name("away"))
+    if remains != "nothing":
+        kept.mkdir()
+        with (work / "metrics.jsonl").open("a") as log:
+            log.write('{"kind": "train", "step": 5}\n')
+    log = (work / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match=rf"{work} got to step [45], .* no checkpoint in {kept}; mount .*--workdir to"):
+        run(config, work)
+    assert (work / "metrics.jsonl").read_bytes() == log
+    with pytest.raises(UserError, match=f"says {work}/other; {kept} is not there: bring it back, or say where they we"):
+        run(config, work, str(work / "other"))
+
+
+def test_a_run_whose_own_checkpoints_are_gone_does_not_begin_anew(config, tmp_path, unbroken):
+    run(config, tmp_path, stop_after=1)
+    (tmp_path / "checkpoints").rename(tmp_path / "away")
+    with pytest.raises(UserError, match=f"got to step 1, .* no checkpoint in {tmp_path}/checkpoints; mount or bring"):
+        run(config, tmp_path)
+    (tmp_path / "checkpoints").mkdir()  # as a run has it that was killed before its first checkpoint
+    assert_same(run(config, tmp_path), unbroken)
+
+
+def test_checkpoints_that_were_moved_are_accepted_where_they_are_now(config, stopped, unbroken):
+    work, kept = stopped
+    moved = kept.rename(kept.with_name("moved"))
+    with pytest.raises(UserError, match="another config"):
+        run(small.config(strategy="image", seed=1), work, str(moved))
+    assert_same(run(config, work, str(moved)), unbroken)
+    assert read_json(work / "checkpoint_dir.json") == {"checkpoint_dir": str(moved)}
+
+
 def test_checkpoints_of_another_run_are_refused(stopped, tmp_path):
     with pytest.raises(
         UserError, match="kept/4 holds a run with another config: .*seed: 0 -> 1.* another --checkpoint-dir to start"

@@ -55,7 +55,10 @@ class StepFolders:
     def steps(self) -> list[int]:
         """The steps of all finished checkpoints, rising; whether they are sound is not looked at."""
         found = self.folder.iterdir() if self.folder.is_dir() else ()
-        return sorted(int(p.name) for p in found if _STEP.fullmatch(p.name) and counts(p))
+        left = {p: counts(p) for p in found if _STEP.fullmatch(p.name)}
+        if not all(counted or p.exists() for p, counted in left.items()):
+            return self.steps  # one was removed since they were listed, and a newer one may not have been there yet
+        return sorted(int(p.name) for p, counted in left.items() if counted)
 
     @property
     def latest_step(self) -> int | None:
@@ -123,8 +126,12 @@ class StepFolders:
     @property
     def best_step(self) -> int | None:
         """The step of the sound checkpoint with the lowest error on people held out; None where none was scored."""
-        scores = {step: score for step in self.steps if (score := self._score(step)) is not None}
-        return min((step for step in scores if self._is_sound(step)), key=lambda step: scores[step], default=None)
+        steps = self.steps
+        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        best = min((step for step in scores if self._is_sound(step)), key=lambda step: scores[step], default=None)
+        if not {*steps} <= {*self.steps}:  # one was removed just now, as there is a better one
+            return self.best_step
+        return best
 
     def is_best(self, score: float) -> bool:
         """Whether an error on people held out is lower than those of all checkpoints, the one under way too."""
@@ -199,7 +206,12 @@ class StepFolders:
 
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
-            score = self._data(step).get("score") if self._is_sound(step) else None
+            try:
+                score = self._data(step).get("score") if self._is_sound(step) else None
+            except UserError:
+                if (self.folder / str(step)).exists():
+                    raise
+                return None  # a run that trains here removed it just now
             known = isinstance(score, int | float) and not isinstance(score, bool) and abs(score) < 1e300
             self._scores[step] = float(score or 0) if known else math.nan
         return None if math.isnan(self._scores[step]) else self._scores[step]

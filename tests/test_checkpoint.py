@@ -14,7 +14,7 @@ import pytest
 import small
 
 from fusion_jax import checkpoint as checkpoint_module
-from fusion_jax import checksums
+from fusion_jax import checksums, step_folders
 from fusion_jax.checkpoint import Checkpoints, weights_digest
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.fusion import LiveLayers
@@ -501,6 +501,29 @@ def test_a_checkpoint_that_goes_while_it_is_read_gives_way_to_a_newer_one(folder
     monkeypatch.setattr(checksums, "damage", slow)
     assert int(checkpoint_module.restore_run(folder.parent, config, data_mesh()).step) == 3
     assert not capsys.readouterr().err
+
+
+def test_the_best_that_goes_while_it_is_read_gives_way_to_a_better_one(tmp_path, config, states, monkeypatch):
+    """Also where it goes once its folder was listed; as in a run that keeps one, where each is better."""
+    with closing(Checkpoints(tmp_path, config)) as checkpoints:
+        checkpoints.save_and_wait(1, states(1), 1, None, 9.0)
+
+    def replaced(module, name, old):
+        real = getattr(module, name)
+
+        def slow(path, *args):
+            if path.name == str(old):
+                monkeypatch.setattr(module, name, real)
+                shutil.rmtree(path)
+                with closing(Checkpoints(tmp_path, config)) as checkpoints:
+                    checkpoints.save_and_wait(old + 1, states(old + 1), old + 1, None, 9.0 - old)
+            return real(path, *args)
+
+        monkeypatch.setattr(module, name, slow)
+        assert int(checkpoint_module.restore_run(tmp_path, config, data_mesh(), "best").step) == old + 1
+
+    replaced(checksums, "damage", 1)
+    replaced(step_folders, "counts", 2)
 
 
 def test_t06_a_file_system_that_hangs_at_once_is_bounded_too(folder, config, states, monkeypatch):

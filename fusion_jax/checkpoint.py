@@ -314,10 +314,14 @@ class Checkpoints(StepFolders):
         data = self._data(step)
         return from_json(LiveLayers, data["live"], f"{self.folder / str(step)}, data: live") if "live" in data else None
 
+    def has_record(self, step: int) -> bool:
+        """Whether a checkpoint tells which run it is of; those of older versions do not."""
+        return (self.folder / str(step) / "run").exists()
+
     def record_of(self, step: int) -> OwnRecord:
         """What the run said of itself when a checkpoint was written. Raises UserError where it does not tell."""
         folder = self.folder / str(step)
-        if not (folder / "run").exists():
+        if not self.has_record(step):
             raise UserError(
                 f"the checkpoint {folder} is of an older version of the program, which did not keep in it which run it "
                 "is of; bring back the work folder's config.json, dataset.json and trained_on.json"

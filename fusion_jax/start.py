@@ -178,7 +178,8 @@ def ready(
         config = adopt_live(config, workdir, *([lost.config] if lost else []))
         step = newest if at_most is None else checkpoints.newest(at_most)
         resumed = None
-        if step is not None and (lost or has_seen(workdir)):  # else whom the 2D network saw is asked of its own run
+        known = lost.seen if lost and step is not None else _seen_before(workdir, checkpoints, step)
+        if known is not None:  # else whom the 2D network saw is asked of its own run
             resumed = lost.config if lost else load_run(workdir)[0]
         config, net = _with_heatmap_net(config, mesh, resumed)
         checkpoints.config = config
@@ -196,7 +197,7 @@ def ready(
         if step is not None:
             state, next_batch = checkpoints.restore(state_shapes(config), mesh, options.shard_params, step)
             live, nonfinite = checkpoints.live_layers(step), checkpoints.nonfinite(step)
-            seen = lost.seen if lost else _seen_before(workdir, config, seen)
+            seen = _seen_of_resumed(workdir, config, known, seen, bool(lost))
         else:
             whole = net is not None or start_from is not None  # to take other weights over
             state = initial_state(config, dataset, mesh, options.shard_params and not whole)
@@ -287,16 +288,34 @@ def _with_heatmap_net(config: Config, mesh: jax.sharding.Mesh, resumed: Config |
     return config, opened
 
 
-def _seen_before(workdir: pathlib.Path, config: Config, seen: list[Seen]) -> list[Seen]:
-    """What a run that is resumed says it was trained on; `seen`, written down, where it did not say yet."""
+def _seen_before(workdir: pathlib.Path, checkpoints: Checkpoints, step: int | None) -> list[Seen] | None:
+    """Whom a run that is resumed was trained on, as its work folder or its checkpoint says; None where neither does.
+
+    Raises:
+      UserError: a record is broken.
+    """
+    if step is None:
+        return None
     if has_seen(workdir):
         return load_seen(workdir)
-    if config.init_from is not None:
+    return checkpoints.record_of(step).seen if checkpoints.has_record(step) else None
+
+
+def _seen_of_resumed(
+    workdir: pathlib.Path, config: Config, known: list[Seen] | None, seen: list[Seen], lost: bool
+) -> list[Seen]:
+    """What a run that is resumed says it was trained on: what is `known`, else `seen`; written down where it is not.
+
+    Raises:
+      UserError: nothing is known, and it started from another run, of which `seen` says nothing.
+    """
+    if known is None and config.init_from is not None:
         raise UserError(
             f"{workdir / 'trained_on.json'} is missing and cannot be written again: whom {config.init_from} had been "
             "trained on when this run started from it is not known; start this run anew in another --workdir"
         )
-    if writes():
+    seen = seen if known is None else known
+    if not lost and writes() and not has_seen(workdir):  # a lost work folder is written whole when the run begins
         save_seen(workdir, seen)
     return seen
 

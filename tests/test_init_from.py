@@ -1,12 +1,15 @@
 """Starting from another run's weights: the network computes what the old one did, joints matched by name."""
 
 import dataclasses
+import shutil
 
 import jax
 import numpy as np
 import pytest
 import small
+from etils import epath
 
+from fusion_jax.checksums import write_checksums
 from fusion_jax.errors import UserError
 from fusion_jax.geometry import root_relative
 from fusion_jax.init_from import pose_map, transfer
@@ -204,6 +207,12 @@ def test_a_run_starts_from_another_and_remembers_whom_that_had_seen(tmp_path, ca
         load_seen(tmp_path / "one")
     train(first, small.data_dir(), tmp_path / "one", QUIET)
     assert load_seen(tmp_path / "one") == seen[1:]
+    train(second, small.data_dir(), tmp_path / "two", QUIET)
+    assert load_seen(tmp_path / "two") == seen, "as its checkpoint tells"
+    (tmp_path / "two" / "trained_on.json").unlink()
+    checkpoint = tmp_path / "two" / "checkpoints" / "1"
+    shutil.rmtree(checkpoint / "run")  # as older versions wrote none
+    write_checksums(epath.Path(checkpoint))
     with pytest.raises(UserError, match="two/trained_on.json is missing and cannot be written again"):
         train(second, small.data_dir(), tmp_path / "two", QUIET)
 

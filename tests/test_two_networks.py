@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import small
 import trained_pair
+from etils import epath
 from trained_pair import QUIET
 
 from fusion_jax import init_hourglass
 from fusion_jax.card import card, check_card, check_heatmaps_fit
 from fusion_jax.checkpoint import restore_run, weights_digest
+from fusion_jax.checksums import write_checksums
 from fusion_jax.config import HeatmapConfig, HourglassConfig, InputConfig
 from fusion_jax.errors import UserError
 from fusion_jax.evaluate import evaluate_run
@@ -201,13 +203,31 @@ def test_every_part_of_a_split_is_asked_about(tmp_path, cached, hourglass):
 
 
 def test_a_lost_list_of_who_was_seen_is_made_again_whole(tmp_path, hourglass):
+    """By what the checkpoint tells; one of an older version does not, so the 2D network's own run is asked."""
     workdir = trained_pair.pose(tmp_path / "run", heatmaps=shutil.copytree(hourglass, tmp_path / "net"))
+    seen = load_seen(workdir)
     record = json.loads((tmp_path / "net" / "trained_on.json").read_text())
     extra = [{**record[0], "dataset": "mpii/x", "family": "mpii"}]
     (tmp_path / "net" / "trained_on.json").write_text(json.dumps(record + extra))
     (workdir / "trained_on.json").unlink()
     train(load_run(workdir)[0], small.data_dir(), workdir, QUIET)
+    assert load_seen(workdir) == seen
+    (workdir / "trained_on.json").unlink()
+    shutil.rmtree(workdir / "checkpoints" / "1" / "run")
+    write_checksums(epath.Path(workdir / "checkpoints" / "1"))
+    train(load_run(workdir)[0], small.data_dir(), workdir, QUIET)
     assert "mpii/x" in [part.dataset for part in load_seen(workdir)]
+
+
+def test_who_was_seen_is_known_without_the_2d_networks_run(tmp_path, hourglass):
+    """Where the network is in the step nothing of its own run is needed."""
+    net = shutil.copytree(hourglass, tmp_path / "net")
+    workdir = trained_pair.pose(tmp_path / "run", heatmaps=net, mode="frozen")
+    seen = load_seen(workdir)
+    (workdir / "trained_on.json").unlink()
+    shutil.rmtree(net)
+    train(load_run(workdir)[0], small.data_dir(), workdir, QUIET)
+    assert load_seen(workdir) == seen
 
 
 def test_nothing_is_predicted_for_a_run_that_cannot_go_on(tmp_path, cached, hourglass):

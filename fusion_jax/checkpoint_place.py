@@ -9,13 +9,19 @@ Orbax refuses arrays in others. Those have to be mounted.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import time
+import uuid
 
+import jax
+import numpy as np
 from etils import epath
 
+from fusion_jax.distributed import gather_rows, writes
 from fusion_jax.errors import UserError
 from fusion_jax.records import from_json, read_json, to_json, write_json
 from fusion_jax.work_folder import load_run, own_record_from_json
@@ -97,6 +103,55 @@ def check_reachable(folder: epath.Path) -> None:
             f"the checkpoints' place {folder} cannot be reached ({_reason(error)}); it takes "
             'pip install "fusion-jax[gcs]" and rights of this machine or user to read and write there'
         ) from None
+
+
+def check_shared(workdir: pathlib.Path, folder: epath.Path) -> None:
+    """Process 0 writes a file for all to read, and removes it; one process alone looks at nothing.
+
+    Args:
+      workdir: of the run, as this process was given it; there for process 0.
+      folder: where its checkpoints are to be: the same for all, or in each's work folder.
+
+    Raises:
+      UserError: in every process, where one of them cannot read it: the first save would wait for ever.
+    """
+    if jax.process_count() == 1:
+        return
+    own = is_default(workdir, folder)
+    place = epath.Path(workdir) if own else folder
+    while writes() and not is_bucket(place) and not place.is_dir():  # nothing is made for a run that may not begin
+        place = place.parent
+    name = f"shared.{uuid.uuid4().hex}"
+    if writes():
+        try:
+            (place / name).write_text(name)
+        except Exception as error:
+            raise UserError(
+                f"the checkpoints' place {place} cannot be written ({_reason(error)}); look at rights and free space"
+            ) from None
+    try:
+        told = gather_rows({"place": np.array([str(place)]), "name": np.array([name])})
+        first, text = str(told["place"][0]), str(told["name"][0])
+        read = gather_rows({"read": np.array([_reads((place if own else epath.Path(first)) / text, text)])})["read"]
+    finally:
+        if writes():
+            with contextlib.suppress(Exception):
+                (place / name).unlink()
+    if not read.all():
+        raise UserError(
+            f"process {int(np.argmin(read))} does not see what process 0 writes in {first}, where checkpoints are "
+            "to be; give all a --workdir that they share, or a --checkpoint-dir"
+        )
+
+
+def _reads(token: epath.Path, text: str) -> bool:
+    """Whether a file is there and holds a text; asked some times, as a network file system may show it late."""
+    for pause in (0, 0.5, 1, 2):
+        time.sleep(pause)
+        with contextlib.suppress(Exception):
+            if token.read_text() == text:
+                return True
+    return False
 
 
 def check_writable(folder: epath.Path) -> None:

@@ -20,7 +20,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import MAX_TIMEOUT_S, Checkpoints
-from fusion_jax.checkpoint_place import check_writable, is_bucket, remember
+from fusion_jax.checkpoint_place import check_shared, check_writable, is_bucket, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.distributed import check_agreed, writes
@@ -172,8 +172,9 @@ def ready(
     config = dataclasses.replace(config, dataset=record.name, init_from=start_from)
     checkpoints = Checkpoints(workdir, config, options.keep, options.save_timeout_s, options.checkpoint_dir)
     try:
-        newest = checkpoints.latest_step
         check_agreed({"checkpoints are in": checkpoints.elsewhere})
+        check_shared(workdir, checkpoints.folder)
+        newest = checkpoints.latest_step
         lost = None if newest is None or has_run(workdir) else checkpoints.record_of(newest)
         config = adopt_live(config, workdir, *([lost.config] if lost else []))
         step = newest if at_most is None else checkpoints.newest(at_most)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import small
 
-from fusion_jax import checksums
+from fusion_jax import checkpoint_place, checksums
 from fusion_jax.checkpoint import Checkpoints, restore_run
-from fusion_jax.checkpoint_place import check_reachable, checkpoint_folder
+from fusion_jax.checkpoint_place import check_reachable, check_shared, checkpoint_folder
 from fusion_jax.errors import CheckpointError, UserError
 from fusion_jax.evaluate import evaluate_run
 from fusion_jax.records import read_json
@@ -238,6 +238,23 @@ def test_a_bucket_that_cannot_be_reached(monkeypatch, tmp_path):
     monkeypatch.setattr(fake_bucket.Files, "ls", refuse)
     with pytest.raises(UserError, match=r"gs://a/b cannot be reached \(HttpError: no credentials\).*fusion-jax\[gcs\]"):
         check_reachable(checkpoint_folder(tmp_path, "gs://a/b"))
+
+
+@pytest.mark.parametrize("kind", ["bucket", "folder", "no folder yet"])
+def test_a_place_that_all_share_is_left_as_it_was(kind, tmp_path, in_bucket, monkeypatch):
+    """Of one process that stands for two; real ones are test_distributed's."""
+    place = checkpoint_folder(tmp_path, in_bucket if kind == "bucket" else str(tmp_path / "kept"))
+    if kind == "folder":
+        place.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(checkpoint_place, "gather_rows", dict)
+    check_shared(tmp_path, place)
+    monkeypatch.setattr(checkpoint_place, "_reads", lambda *_: False)
+    with pytest.raises(UserError, match="process 0 does not see what .*; give all a --workdir that they share, or a "):
+        check_shared(tmp_path, place)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not [name for name in fake_bucket.OBJECTS if "shared" in name]
 
 
 # How a bucket differs from a folder: a checkpoint has its name before it is whole.

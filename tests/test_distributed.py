@@ -392,6 +392,26 @@ def test_processes_that_are_told_different_things_refuse(tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_that_do_not_share_a_place_refuse_at_the_start(tmp_path):
+    """Their first save would wait for each other; with a place for checkpoints that they share they train."""
+    script = str(ROOT / "tests" / "one_of_several.py")
+    commands = [[script, "none", small.data_dir(), tmp_path / name, "2", "--eval-every", "0"] for name in "ab"]
+    with together_started(commands) as started:
+        said = outputs(started, timeout=90)
+    assert [process.returncode for process in started] == [2, 2], said
+    for text in said:
+        assert (
+            f"process 1 does not see what process 0 writes in {tmp_path}/a, where checkpoints are to be; give" in text
+        )
+    assert [path.name for path in (tmp_path / "a").iterdir()] == [".lock"]
+    with together_started([[*command, "--checkpoint-dir", tmp_path / "kept"] for command in commands]) as started:
+        said = outputs(started)
+    assert [process.returncode for process in started] == [0, 0], said
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["a", "b", "kept"], ["a", "kept"])
+
+
+@pytest.mark.slow
 def test_split_parameters_in_two_processes_and_resumed_by_them(one_device, tmp_path, monkeypatch):
     """Begun by one process with whole parameters, gone on with split ones by two, ended split by one."""
     run_here(tmp_path, 1, monkeypatch, stop_after=2)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import math
+import pathlib
 import re
 import sys
 from typing import Any
@@ -24,11 +26,12 @@ from fusion_jax import checksums
 from fusion_jax.checkpoint_place import is_bucket
 from fusion_jax.distributed import gather_rows, writes
 from fusion_jax.errors import UserError
-from fusion_jax.records import read_json
+from fusion_jax.records import read_json, write_json
 
 _STEP = re.compile("0|[1-9][0-9]{0,17}")
 _DELETING = ".deleting"
 COMMITTED = "commit_success.txt"
+_LATE_SCORE = "late_score.json"
 _SIDE_FILES = ("_sharding",)
 """Files that a restore does without, but which have to be as they were written."""
 
@@ -133,6 +136,28 @@ class StepFolders:
             return self.best_step
         return best
 
+    def score_of(self, step: int) -> float | None:
+        """A checkpoint's error on people held out; None where it is not known."""
+        return self._score(step)
+
+    def add_score(self, step: int, score: float) -> None:
+        """Notes the error on people held out of a checkpoint that was written before it was known, as by a stop.
+
+        Beside its listed files, which stay as they are. Where it cannot be written that is said, and nothing is lost
+        but this.
+        """
+        self._scores[step] = score
+        path = self.folder / str(step) / _LATE_SCORE
+        if not writes():
+            return
+        try:
+            if is_bucket(path):
+                path.write_text(json.dumps(score))
+            else:
+                write_json(pathlib.Path(path), score)
+        except Exception as error:  # of the file system's own kinds
+            print(f"warning: {path} cannot be written ({error}); this step is not known as scored", file=sys.stderr)
+
     def is_best(self, score: float) -> bool:
         """Whether an error on people held out is lower than those of all checkpoints, the one under way too."""
         kept = [self._score(step) for step in {*self.steps, *self._scores}]
@@ -207,7 +232,10 @@ class StepFolders:
     def _score(self, step: int) -> float | None:
         if step not in self._scores:
             try:
-                score = self._data(step).get("score") if self._is_sound(step) else None
+                sound = self._is_sound(step)
+                score = self._data(step).get("score") if sound else None
+                if sound and score is None and (late := self.folder / str(step) / _LATE_SCORE).exists():
+                    score = read_json(late)
             except UserError:
                 if (self.folder / str(step)).exists():
                     raise

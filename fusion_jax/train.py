@@ -85,6 +85,12 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
     ):
         if run.live is None and start < end:
             skipping.decide(state.params, start, progress)
+        due = start and eval_every and (start % eval_every == 0 or start == config.steps)
+        if due and checkpoints.score_of(start) is None:  # a stop at this very step left its validation out
+            late = _validate_and_log(run, options, state, start, progress)
+            if late is not None:
+                checkpoints.add_score(start, late)
+            window.restart_clock()
         done, stop = start, None
         try:
             for step in range(start + 1, end + 1):
@@ -116,9 +122,7 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
                 # Not before a stop: whoever asks for one does not wait for long.
                 if eval_every and (step % eval_every == 0 or step == config.steps) and stop is None:
                     window.check(progress)
-                    scores = _validate(run, options, state)
-                    progress.row("validation", step, scores)
-                    score = scores.get("mpjpe_mm" if config.task == "pose" else "joint_error_px")
+                    score = _validate_and_log(run, options, state, step, progress)
                     window.restart_clock()
                 if skipping.due(step) and step < config.steps:
                     skipping.decide(state.params, step, progress)
@@ -146,6 +150,15 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
             f"stopped by signal {stop} and saved at step {done} of {config.steps}; the same command resumes there", stop
         )
     return state
+
+
+def _validate_and_log(
+    run: Ready, options: LoopOptions, state: TrainState, step: int, progress: Progress
+) -> float | None:
+    """The error on people held out after a step, whose row is written."""
+    scores = _validate(run, options, state)
+    progress.row("validation", step, scores)
+    return scores.get("mpjpe_mm" if run.config.task == "pose" else "joint_error_px")
 
 
 @any_transfers  # scores are worked out on the host, through functions that compute on a device

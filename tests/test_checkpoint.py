@@ -595,7 +595,20 @@ def test_a_stop_does_not_wait_for_a_validation(tmp_path, config, monkeypatch):
     def stopped(_):
         yield lambda step: 15 if step == 4 else None
 
-    monkeypatch.setattr(train_module, "stop_requests", stopped)
-    with pytest.raises(TrainingInterruptedError, match="saved at step 4") as stop:
-        train(config, small.data_dir(), tmp_path, LoopOptions(**QUIET | {"eval_every": 4}))
-    assert stop.value.exit_code == 75 and not events(tmp_path, "validation")
+    evaluating = LoopOptions(**QUIET | {"eval_every": 4})
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "stop_requests", stopped)
+        with pytest.raises(TrainingInterruptedError, match="saved at step 4") as stop:
+            train(config, small.data_dir(), tmp_path / "a", evaluating)
+    assert stop.value.exit_code == 75 and not events(tmp_path / "a", "validation")
+    # It is made up for when the run goes on, so that the best is the same as of a run that was not stopped.
+    for name in "ab":
+        train(config, small.data_dir(), tmp_path / name, evaluating)
+    train(config, small.data_dir(), tmp_path / "a", evaluating)
+    assert [row["step"] for row in events(tmp_path / "a", "validation")] == [4, 6]
+    assert events(tmp_path / "a", "validation") == events(tmp_path / "b", "validation")
+    scores = []
+    for name in "ab":
+        with closing(Checkpoints(tmp_path / name, config)) as checkpoints:
+            scores.append({step: checkpoints.score_of(step) for step in checkpoints.steps} | {0: checkpoints.best_step})
+    assert scores[0] == scores[1] and scores[0][4] is not None

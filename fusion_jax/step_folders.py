@@ -1,6 +1,7 @@
 """The folders of a run's checkpoints: which count, which are sound, which is best, which stay. Nothing of their arrays.
 
 N                       a checkpoint after N steps: it counts once its list of checksums is in it
+N/late_score.json       its error on people held out, where that was worked out later
 N.orbax-checkpoint-tmp  one that is being written, or was when the run was killed
 N.damaged               one that is not as it was written, kept for people to look at
 N.deleting              one that is being removed
@@ -136,9 +137,9 @@ class StepFolders:
             return self.best_step
         return best
 
-    def score_of(self, step: int) -> float | None:
-        """A checkpoint's error on people held out; None where it is not known."""
-        return self._score(step)
+    def is_scored(self, step: int) -> bool:
+        """Whether a checkpoint's error on people held out is known; all processes get the first one's answer."""
+        return _of_first(int(self._score(step) is not None)) == 1
 
     def add_score(self, step: int, score: float) -> None:
         """Notes the error on people held out of a checkpoint that was written before it was known, as by a stop.

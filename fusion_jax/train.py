@@ -86,7 +86,7 @@ def _loop(run: Ready, options: LoopOptions, data: Batches, bad: BadExamples, wor
         if run.live is None and start < end:
             skipping.decide(state.params, start, progress)
         due = start and eval_every and (start % eval_every == 0 or start == config.steps)
-        if due and checkpoints.score_of(start) is None:  # a stop at this very step left its validation out
+        if due and not checkpoints.is_scored(start):  # a stop at this very step left its validation out
             late = _validate_and_log(run, options, state, start, progress)
             if late is not None:
                 checkpoints.add_score(start, late)

@@ -610,5 +610,5 @@ def test_a_stop_does_not_wait_for_a_validation(tmp_path, config, monkeypatch):
     scores = []
     for name in "ab":
         with closing(Checkpoints(tmp_path / name, config)) as checkpoints:
-            scores.append({step: checkpoints.score_of(step) for step in checkpoints.steps} | {0: checkpoints.best_step})
+            scores.append({step: checkpoints._score(step) for step in checkpoints.steps} | {0: checkpoints.best_step})
     assert scores[0] == scores[1] and scores[0][4] is not None

@@ -85,7 +85,7 @@ def test_the_waits_are_the_programs():
 
     told = [re.match(r"(?:about )?([0-9]+) s", row[1]) for row in rows_of("Everything that waits")]
     d, options = distributed, Train()
-    expected = [d.JOIN_S, d.HEARTBEAT_S, d.POLL_S + d.GRACE_S, d.LEAVE_S, d.SHUTDOWN_S, options.save_timeout]
+    expected = [d.JOIN_S, d.HEARTBEAT_S, d.POLL_S + d.GRACE_S, d.LEAVE_S, d.SHUTDOWN_S, d.WRITE_S, options.save_timeout]
     assert [int(found[1]) if found else 60 for found in told] == [*expected, workers._PATIENCE_S]
 
 

@@ -20,7 +20,7 @@ from data_pipelines.prepared import PoseDataset
 from fusion_jax import sharding
 from fusion_jax.batch import batch_extras
 from fusion_jax.checkpoint import MAX_TIMEOUT_S, Checkpoints
-from fusion_jax.checkpoint_place import check_shared, check_writable, is_bucket, remember
+from fusion_jax.checkpoint_place import check_shared, check_writable, checkpoint_folder, is_bucket, remember
 from fusion_jax.config import Config
 from fusion_jax.datasets import check_trainable, mixture_name, open_mixture
 from fusion_jax.distributed import check_agreed, writes
@@ -131,15 +131,15 @@ class Ready(NamedTuple):
 
     def claim(self, workdir: pathlib.Path) -> None:
         """Makes the folder this run's, which is about to write there; one that could not begin leaves it as it was."""
-        elsewhere = self.checkpoints.folder if self.checkpoints.elsewhere and writes() else None
-        if elsewhere:
-            check_writable(elsewhere)
+        folder, elsewhere = self.checkpoints.folder, self.checkpoints.elsewhere is not None
+        if elsewhere and writes():
+            check_writable(folder)
         self.checkpoints.tidy()
-        if elsewhere:
-            remember(workdir, elsewhere)
-        elif writes():
+        if writes() and checkpoint_folder(workdir) != folder:
+            remember(workdir, folder)
+        if not elsewhere and writes():
             with contextlib.suppress(OSError):  # the first save says it; where there is no folder, one was taken away
-                self.checkpoints.folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(parents=True, exist_ok=True)
         if not self.resuming and writes():
             save_run(workdir, self.config, self.record, self.seen)
 

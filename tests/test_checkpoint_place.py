@@ -159,6 +159,14 @@ def test_checkpoints_that_were_moved_are_accepted_where_they_are_now(config, sto
     assert read_json(work / "checkpoint_dir.json") == {"checkpoint_dir": str(moved)}
 
 
+def test_checkpoints_that_were_moved_home_are_found_there_by_all_that_read(config, stopped, unbroken):
+    work, kept = stopped
+    home = kept.rename(work / "checkpoints")
+    assert_same(run(config, work, str(home)), unbroken)
+    assert checkpoint_folder(work) == checkpoint_folder(work, str(home))
+    assert int(restore_run(work, load_run(work)[0], data_mesh()).step) == 6
+
+
 def test_checkpoints_of_another_run_are_refused(stopped, tmp_path):
     with pytest.raises(
         UserError, match="kept/4 holds a run with another config: .*seed: 0 -> 1.* another --checkpoint-dir to start"

@@ -179,8 +179,10 @@ def _main(args: list[str] | None) -> int:
         with lasting_output(), stoppable():
             command = tyro.cli(commands, prog=prog, description=description, args=args)
             _check_folders(command)
-            _quiet_libraries()
+            for name in ("absl", "asyncio"):  # TFDS, Grain and Orbax: what fails is an error too, told in one line
+                logging.getLogger(name).setLevel(logging.CRITICAL)
             if args is None:
+                sys.unraisablehook = _unraisable
                 use_compilation_cache()
             return command.run() or 0
     except (UserError, TrainingDivergedError, CheckpointError, TrainingInterruptedError, PeerFailedError) as error:
@@ -199,17 +201,10 @@ def _main(args: list[str] | None) -> int:
     return code
 
 
-def _quiet_libraries() -> None:
-    """TFDS, Grain and Orbax log what fails, at length; it reaches us as an error as well, and is told in one line."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-
-    def hook(told):
-        # of TensorStore's threads, for each array, once Orbax has given up a write
-        if not isinstance(told.exc_value, RuntimeError) or str(told.exc_value) != "Event loop is closed":
-            sys.__unraisablehook__(told)
-
-    sys.unraisablehook = hook
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Shows an error that nobody can catch, but none of TensorStore's, one an array, after Orbax gave up a write."""
+    if not isinstance(told.exc_value, RuntimeError) or str(told.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(told)
 
 
 def _check_folders(command: object) -> None:
